@@ -1,0 +1,61 @@
+# The developer's manual: bare `make` prints it. Needs Python >= 3.11 and make; everything else it installs itself.
+#
+# Two environments, so that the slim one stays what the image holds:
+#   .venv      the service alone, no torch         (make serve, make bench)
+#   .venv-dev  service, export extra and dev tools (make test, make check, make format)
+# Each carries a stamp that is older than pyproject.toml or constraints.txt exactly when it must be installed anew.
+
+PYTHON ?= python3
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+ARGS   ?=
+IMAGE  ?= understudy
+
+SLIM := .venv/.installed
+DEV  := .venv-dev/.installed
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check format bench image clean
+
+help:  ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PORT=$(PORT) HOST=$(HOST) PYTHON=$(PYTHON); ARGS='...' goes to serve, test (pytest) or bench"
+
+serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
+	.venv/bin/python -m service serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(DEV)  ## run all tests, from .venv-dev
+	.venv-dev/bin/python -m pytest $(ARGS)
+
+check: $(DEV)  ## lint, format and types: ruff and mypy, nothing is changed
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/mypy
+
+format: $(DEV)  ## rewrite the code in the house's format
+	.venv-dev/bin/ruff check --fix .
+	.venv-dev/bin/ruff format .
+
+bench: $(SLIM)  ## microseconds a row of every bundle in models/, students beside teachers
+	.venv/bin/python -m service.bench engine $(ARGS)
+
+image:  ## build the slim container image
+	docker build --tag $(IMAGE) .
+
+clean:  ## remove both environments and every cache
+	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find service export tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(SLIM): SPEC = .
+$(DEV): SPEC = .[export,dev]
+
+# setuptools comes first and is pinned like the rest, so that building the project fetches nothing unpinned.
+%/.installed: $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed; say which one with PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --constraint constraints.txt setuptools
+	$*/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '$(SPEC)'
+	@touch $@

@@ -1,0 +1,82 @@
+"""The model card: a bundle's README.md, for people. Everything in it comes from the manifest."""
+
+from collections.abc import Mapping, Sequence
+
+from service.bundle.manifest import Manifest, Measured, Role
+
+LIMITS = {
+    Role.STUDENT: (
+        "Made for texts like those that it was distilled on. It reads {max_tokens} word pieces and leaves out "
+        "the rest. It repeats its teacher's mistakes and biases, and adds some of its own."
+    ),
+    Role.TEACHER: (
+        "Served for comparison with its student. It reads {max_tokens} word pieces and leaves out the rest. "
+        "Its weights are stored as int8 and computed in fp32."
+    ),
+}
+
+
+def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> str:
+    """Markdown: labels, data, results, graphs, sizes, limits, command and recipe."""
+    lineage = manifest.lineage
+    parts = {
+        "Results": [
+            *_results(manifest.results),
+            "",
+            "The dev split selected the best of several evaluations, so its figures flatter a little.",
+        ],
+        "Graphs": [
+            *_graphs(manifest, files),
+            "",
+            "Measured over the dev split: logits alone against logits in shuffled batches of 32.",
+        ],
+        "Limits": [LIMITS[manifest.role].format(max_tokens=manifest.max_tokens)],
+        "How it was made": [
+            f"    {command}",
+            "",
+            ", ".join(f"{name} {number}" for name, number in lineage.versions.items()),
+            "",
+            *("```toml", lineage.recipe.strip(), "```"),
+        ],
+    }
+    head = [
+        f"# {manifest.name}, version {manifest.version}",
+        "",
+        f"A {manifest.role} for {manifest.task} classification: {', '.join(manifest.labels)}.",
+        f"Method: {lineage.method}. Teacher: {lineage.teacher or 'none, it is one'}.",
+    ]
+    body = [line for title, lines in parts.items() for line in ("", f"## {title}", "", *lines)]
+    return "\n".join([*head, *body, ""])
+
+
+def _graphs(manifest: Manifest, files: Mapping[str, bytes]) -> list[str]:
+    return [
+        "| graph | size | largest distance to torch | largest change by neighbours | labels changed by neighbours |",
+        "|---|--:|--:|--:|--:|",
+        *(
+            f"| `{graph.file}` ({precision}) | {len(files[graph.file]) / 1e6:.1f} MB | {graph.parity:.2g} "
+            f"| {graph.wander:.2g} | {graph.flips:.2%} |"
+            for precision, graph in manifest.graphs.items()
+        ),
+    ]
+
+
+def results_table(manifests: Sequence[Manifest]) -> list[str]:
+    """The results of several bundles as one Markdown table."""
+    results = [
+        row.model_copy(update={"what": f"{manifest.name} {manifest.version}: {row.what}"})
+        for manifest in manifests
+        for row in manifest.results
+    ]
+    return _results(tuple(results))
+
+
+def _results(results: tuple[Measured, ...]) -> list[str]:
+    metrics = list(dict.fromkeys(row.metric for row in results))
+    lines = [f"| | data | rows | {' | '.join(metrics)} |", "|---|---|--:|" + "--:|" * len(metrics)]
+    for what in dict.fromkeys(row.what for row in results):
+        rows = {row.metric: row for row in results if row.what == what}
+        first = next(iter(rows.values()))
+        values = [f"{rows[metric].value:.4f}" if metric in rows else "" for metric in metrics]
+        lines.append(f"| {what} | {first.dataset}, {first.split} | {first.rows} | {' | '.join(values)} |")
+    return lines

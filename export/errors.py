@@ -1,0 +1,28 @@
+"""What can be wrong with a user's input to the workshop. Each message is one line: what, where, how to mend it.
+
+ExportError            the command stops with exit code 2
+├── RecipeError        a recipe that can't be read, or names what it doesn't know
+├── DataError          a file, row or label that doesn't fit (file and line number in the message)
+└── ModelError         a teacher that can't be loaded, or doesn't fit the recipe
+"""
+
+
+class ExportError(Exception):
+    """The user's input can't be used; the message says why in one line."""
+
+
+class RecipeError(ExportError):
+    """The recipe can't be used as it stands."""
+
+
+class DataError(ExportError):
+    """A file, a row or a label doesn't fit."""
+
+    @classmethod
+    def at(cls, place: str, line: int, what: str) -> "DataError":
+        """Name the file (or data set) and the line, counted from 1."""
+        return cls(f"{place}, line {line}: {what}")
+
+
+class ModelError(ExportError):
+    """The teacher can't be loaded or doesn't fit the recipe."""

@@ -1,0 +1,102 @@
+"""How good is it? Metrics, and the reports made of them. The one module that opens a test split (`held_out`)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score
+
+from export.datasets import Columns, Example, held_out
+from service.bundle.encoder import Row
+from service.bundle.manifest import Precision
+from service.bundle.runtime import OpenBundle, open_bundle
+
+BATCH = 32
+SHUFFLES = 5
+
+Logits = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def accuracy(predicted: Labels, labels: Labels) -> float:
+    """Share of rows whose label is right."""
+    return float(accuracy_score(labels, predicted))
+
+
+def macro_f1(predicted: Labels, labels: Labels) -> float:
+    """F1 of each label, averaged with equal weight."""
+    return float(f1_score(labels, predicted, average="macro", zero_division=0))
+
+
+METRICS: dict[str, Callable[[Labels, Labels], float]] = {"accuracy": accuracy, "macro-F1": macro_f1}
+"""Name -> (predicted (N,), labels (N,)) -> value; the first one selects on dev."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured on `rows` rows; `agreement` is the share of rows with the teacher's label."""
+
+    rows: int
+    metrics: dict[str, float]
+    agreement: float | None
+
+
+def report(logits: Logits, labels: Labels, teacher: Logits | None = None) -> Report:
+    """Logits (N, L), labels (N,), and the teacher's logits (N, L) if there are some."""
+    predicted = logits.argmax(axis=1)
+    agreement = None if teacher is None else accuracy(predicted, teacher.argmax(axis=1))
+    return Report(len(labels), {name: metric(predicted, labels) for name, metric in METRICS.items()}, agreement)
+
+
+def evaluate(bundle: Path, precision: Precision, source: str, columns: Columns, teacher: Path | None) -> Report:
+    """Score a bundle, as served, on a data set that nothing was selected with; beside its teacher if that is given.
+
+    Raises DataError for rows that don't fit, BundleError for a bundle that doesn't open.
+    """
+    opened = open_bundle(bundle, precision)
+    examples = held_out(source, opened.manifest.labels, columns)
+    beside = predict(open_bundle(teacher), examples) if teacher else None
+    return report(predict(opened, examples), labels_of(examples), beside)
+
+
+def labels_of(examples: Sequence[Example]) -> Labels:
+    """(N,)"""
+    return np.array([example.label for example in examples], dtype=np.int64)
+
+
+def predict(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
+    """Logits (N, L) in the order of the examples, run in batches of similar length as a busy server does."""
+    rows = bundle.encoder.encode([example.text for example in examples])
+    return run_batches(bundle.run, rows, sorted(range(len(rows)), key=lambda i: len(rows[i])))
+
+
+def run_batches(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], order: Sequence[int]) -> Logits:
+    """Run rows in the given order, BATCH at a time; logits (N, L) come back in the rows' own order."""
+    parts = [run([rows[i] for i in order[start : start + BATCH]]) for start in range(0, len(order), BATCH)]
+    found = np.concatenate(parts)
+    logits = np.empty_like(found)
+    logits[list(order)] = found
+    return logits
+
+
+@dataclass(frozen=True)
+class Wander:
+    """How far answers depend on their neighbours in the batch."""
+
+    largest: float  # largest change of a logit between alone and in a shuffled batch
+    flips: float  # share of rows whose label changed in at least one of the shuffles
+    alone: Logits  # (N, L), each row run by itself
+
+
+def wander(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], seed: int = 0) -> Wander:
+    """Run each row alone, then in SHUFFLES random batches of mixed lengths, and compare."""
+    alone = np.concatenate([run([row]) for row in rows])
+    rng = np.random.default_rng(seed)
+    changed, largest = np.zeros(len(rows), dtype=bool), 0.0
+    for _ in range(SHUFFLES):
+        together = run_batches(run, rows, rng.permutation(len(rows)).tolist())
+        largest = max(largest, float(np.abs(together - alone).max()))
+        changed |= together.argmax(axis=1) != alone.argmax(axis=1)
+    return Wander(largest, float(changed.mean()), alone)

@@ -1,0 +1,10 @@
+"""The papers: name in a recipe -> the stages that it trains. To add a paper, add a module and a row."""
+
+from collections.abc import Callable
+
+from export.methods import tang2019
+from export.recipe import DistillRecipe
+from export.training import Stage
+from export.transfer import TransferSet
+
+METHODS: dict[str, Callable[[DistillRecipe, TransferSet], list[Stage]]] = {"tang2019": tang2019.stages}

@@ -1,0 +1,196 @@
+"""The whole way, one line an arrow: recipe -> data -> teacher's signals -> student -> graphs -> bundle."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from export import inherit
+from export.datasets import Columns, Dataset, Example, read_examples
+from export.errors import ModelError
+from export.evaluation import Logits, accuracy, labels_of, report
+from export.methods import METHODS
+from export.progress import console
+from export.publish import Reference, Trained, encoder_of, publish, versions
+from export.recipe import DistillRecipe, Section
+from export.students import STUDENTS, Shape, count_parameters
+from export.teacher import Teacher, load_tokenizer
+from export.to_onnx import fast_graph, student_graph, teacher_graph
+from export.training import Judge, fit
+from export.transfer import collect, encode, label
+from export.vocabulary import Vocabulary, student_vocabulary
+from service.bundle.encoder import Encoder
+from service.bundle.manifest import Lineage, Precision, Role
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run keeps its things: caches and checkpoints below `work`, finished bundles below `models`."""
+
+    work: Path
+    models: Path
+
+
+def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
+    """Distil a student and publish it; returns the bundle's folder. An interrupted run goes on where it stopped.
+
+    Raises ExportError for input that can't be used, BundleError when the bundle doesn't prove itself.
+    """
+    data = recipe.data.read()
+    teacher = load_teacher(recipe)
+    texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token, recipe.seed)
+    logits = label(teacher, texts.groups, places.work / "logits")
+    vocabulary = student_vocabulary(teacher.tokenizer, texts.texts, recipe.student.prune)
+    encoder = encoder_of(vocabulary.tokenizer_json, Role.STUDENT, recipe.student.max_tokens, vocabulary.pad_id)
+    transfer = encode(encoder, texts, logits, vocabulary.pad_id)
+    student = new_student(recipe, vocabulary, teacher)
+    dev = encode_dev(encoder, data, vocabulary.pad_id)
+    folder = places.work / "students" / f"{recipe.name}-{_digest(recipe)}"
+    fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
+    return _publish_student(recipe, places, command, student, vocabulary, teacher, data, dev)
+
+
+def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, places: Places, command: str) -> Path:
+    """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder."""
+    teacher = Teacher.load(folder, max_tokens=_limit(folder))
+    examples = tuple(read_examples(dev, teacher.labels, columns))
+    logits = teacher.exact_logits([example.text for example in examples])
+    trained = Trained(
+        name=name,
+        version=version,
+        role=Role.TEACHER,
+        labels=teacher.labels,
+        tokenizer_json=teacher.tokenizer.backend_tokenizer.to_str(),
+        max_tokens=teacher.max_tokens,
+        pad_id=teacher.tokenizer.pad_token_id,
+        graphs={Precision.EXACT: teacher_graph(teacher.model)},
+        lineage=Lineage(teacher=None, method="fine-tuning", recipe=f'model = "{folder}"\n', versions=versions()),
+    )
+    return publish(trained, Reference(dev, examples, logits, None), places.models, command)
+
+
+def load_teacher(recipe: DistillRecipe) -> Teacher:
+    """Raises ModelError when the teacher has other labels than the recipe, or in another order."""
+    teacher = Teacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
+    if teacher.labels != recipe.data.labels:
+        raise ModelError(
+            f"teacher {recipe.teacher.model} knows the labels {', '.join(teacher.labels)}; "
+            f"data.labels says {', '.join(recipe.data.labels)}"
+        )
+    return teacher
+
+
+def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: Teacher) -> nn.Module:
+    """An untrained student with the embeddings that it inherits."""
+    torch.manual_seed(recipe.seed)
+    wanted, rng = recipe.student, np.random.default_rng(recipe.seed)
+    count = len(vocabulary.kept)
+    shape = Shape(count, wanted.embedding, wanted.hidden, wanted.dense, len(recipe.data.labels), wanted.dropout)
+    student = STUDENTS[wanted.architecture](shape)
+    if wanted.embeddings == "svd":
+        table = inherit.svd_embeddings(teacher.embeddings, vocabulary.kept, wanted.embedding)
+    elif wanted.embeddings == "random":
+        table = inherit.random_embeddings(count, wanted.embedding, rng)
+    else:
+        table = inherit.file_embeddings(Path(wanted.embeddings), vocabulary.pieces, wanted.embedding, rng)
+    student.get_parameter("embedding.weight").data.copy_(torch.from_numpy(table))
+    size = count_parameters(student)
+    console.log(f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {count:,} pieces")
+    return student
+
+
+@dataclass(frozen=True)
+class Dev:
+    """The dev split as the student reads it."""
+
+    examples: tuple[Example, ...]
+    rows: tuple[list[int], ...]
+
+
+def encode_dev(encoder: Encoder, data: Dataset, pad_id: int) -> Dev:
+    """Tokens of every dev text; an empty one is one pad token."""
+    rows = encoder.encode([example.text for example in data.dev])
+    return Dev(data.dev, tuple(row or [pad_id] for row in rows))
+
+
+def judge_on(dev: Dev) -> Judge:
+    """Dev accuracy of a network."""
+    labels = labels_of(dev.examples)
+    return lambda student: accuracy(torch_logits(student, dev).argmax(axis=1), labels)
+
+
+@torch.inference_mode()
+def torch_logits(student: nn.Module, dev: Dev) -> Logits:
+    """Logits (N, L) of the network itself, in fp32, without padding."""
+    student.eval()
+    device = next(student.parameters()).device
+    found: dict[int, Logits] = {}
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(dev.rows):
+        by_length.setdefault(len(row), []).append(i)
+    for length, places in by_length.items():
+        ids = torch.tensor([dev.rows[i] for i in places], device=device)  # (B, T)
+        logits = student(ids, torch.full((len(places),), length)).float().cpu().numpy()
+        found.update(zip(places, logits, strict=True))
+    return np.stack([found[i] for i in range(len(dev.rows))])
+
+
+def _publish_student(
+    recipe: DistillRecipe,
+    places: Places,
+    command: str,
+    student: nn.Module,
+    vocabulary: Vocabulary,
+    teacher: Teacher,
+    data: Dataset,
+    dev: Dev,
+) -> Path:
+    exact = student_graph(student)
+    trained = Trained(
+        name=recipe.name,
+        version=recipe.version,
+        role=Role.STUDENT,
+        labels=data.labels,
+        tokenizer_json=vocabulary.tokenizer_json,
+        max_tokens=recipe.student.max_tokens,
+        pad_id=vocabulary.pad_id,
+        graphs={Precision.EXACT: exact, Precision.FAST: fast_graph(exact)},
+        lineage=Lineage(
+            teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
+        ),
+    )
+    beside = teacher.exact_logits([example.text for example in data.dev])
+    reference = Reference(recipe.data.dev, data.dev, torch_logits(student, dev), beside)
+    console.log(report(reference.torch_logits, labels_of(data.dev), beside))
+    return publish(trained, reference, places.models, command)
+
+
+def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
+    """A classifier of this configuration (hub id or folder) with random weights: useless, but as slow as a real one."""
+    try:
+        config = AutoConfig.from_pretrained(source, num_labels=len(labels), id2label=dict(enumerate(labels)))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{source}: {str(error).splitlines()[0]}") from error
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    load_tokenizer(source).save_pretrained(folder)
+    return folder
+
+
+def as_toml(recipe: Section) -> str:
+    """The recipe with all defaults and overrides written out."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def _digest(recipe: Section) -> str:
+    return hashlib.sha256(as_toml(recipe).encode()).hexdigest()[:12]
+
+
+def _limit(folder: str) -> int:
+    """Tokens that a served teacher reads: what it can, and no more than its users' short texts need."""
+    config = AutoConfig.from_pretrained(folder)
+    return min(128, int(getattr(config, "max_position_embeddings", 128)))

@@ -1,0 +1,166 @@
+"""From a trained network to a bundle on disk: graphs, measurements, proof, card; written and proved by the service's
+own reader (`service.bundle`), all or nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from export.card import model_card
+from export.datasets import Example
+from export.evaluation import Logits, Wander, labels_of, report, run_batches, wander
+from service.bundle.encoder import Encoder
+from service.bundle.manifest import (
+    FORMAT,
+    INPUTS,
+    TOKENIZER_FILE,
+    Graph,
+    Lineage,
+    Manifest,
+    Measured,
+    Precision,
+    Proof,
+    Role,
+    Task,
+)
+from service.bundle.runtime import open_graph
+from service.bundle.store import digests, write_bundle
+
+FILES = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
+
+PROOF_TEXTS = (
+    "",
+    "good",
+    "This is neither the best nor the worst of its kind.",
+    "Naïve café-goers paid 12.50 € for it; I wouldn't.",
+    "映画は素晴らしい 😀",
+    "It began slowly, then it went on slowly, and when it had at last been slow for long enough it ended, slowly.",
+)
+"""Our own sentences, of very different lengths: an empty one, accents, another script, punctuation."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All that a bundle is made of, before anything is measured."""
+
+    name: str
+    version: int
+    role: Role
+    labels: tuple[str, ...]
+    tokenizer_json: str
+    max_tokens: int
+    pad_id: int
+    graphs: Mapping[Precision, bytes]
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the graphs are measured against on dev: the labels, torch's logits of this network, the teacher's."""
+
+    dataset: str
+    examples: Sequence[Example]
+    torch_logits: Logits  # (N, L)
+    teacher_logits: Logits | None  # (N, L); none for a teacher itself
+
+
+def publish(trained: Trained, reference: Reference, models: Path, command: str) -> Path:
+    """Measure, prove and write `models/<name>/<version>/`. Raises BundleExists, ProofFailed."""
+    files = {TOKENIZER_FILE: trained.tokenizer_json.encode()}
+    files |= {FILES[precision]: graph for precision, graph in trained.graphs.items()}
+    measured = {precision: _measure(trained, graph, reference) for precision, graph in trained.graphs.items()}
+    manifest = Manifest(
+        format=FORMAT,
+        name=trained.name,
+        version=str(trained.version),
+        role=trained.role,
+        task=Task.SINGLE_LABEL,
+        labels=trained.labels,
+        inputs=INPUTS[trained.role],
+        max_tokens=trained.max_tokens,
+        pad_id=trained.pad_id,
+        graphs={precision: _declared(precision, of, reference) for precision, of in measured.items()},
+        files=digests(files),
+        lineage=trained.lineage,
+        results=_results(trained.role, measured, reference),
+        proof=_proof(trained),
+    )
+    folder = models / manifest.name / manifest.version
+    write_bundle(folder, manifest, files, model_card(manifest, files, command))
+    return folder
+
+
+def encoder_of(tokenizer_json: str, role: Role, max_tokens: int, pad_id: int) -> Encoder:
+    """The encoder that a server will make of this tokenizer."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    return Encoder(tokenizer, inputs=INPUTS[role], max_tokens=max_tokens, pad_id=pad_id)
+
+
+def versions() -> dict[str, str]:
+    """The libraries that decide the numbers."""
+    return {name: version(name) for name in ("torch", "transformers", "tokenizers", "onnx", "onnxruntime")}
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    wander: Wander
+    batched: Logits  # (N, L), in batches of similar length
+
+
+def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measurement:
+    encoder, session = _encoder(trained), open_graph(graph)
+    rows = encoder.encode([example.text for example in reference.examples])
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+
+    def run(batch: Sequence[list[int]]) -> Logits:
+        return session.run(encoder.collate(batch))
+
+    return _Measurement(wander(run, rows), run_batches(run, rows, by_length))
+
+
+def _declared(precision: Precision, measured: _Measurement, reference: Reference) -> Graph:
+    moved = measured.wander.largest
+    return Graph(
+        file=FILES[precision],
+        parity=float(np.abs(measured.wander.alone - reference.torch_logits).max()),
+        wander=moved,
+        flips=measured.wander.flips,
+        # another processor adds up in another order; an int8 graph may besides round differently
+        tolerance=1e-3 if precision is Precision.EXACT else min(10.0, 0.1 + 4 * moved),
+    )
+
+
+def _results(role: Role, measured: Mapping[Precision, _Measurement], reference: Reference) -> tuple[Measured, ...]:
+    answers = {f"{role}, {precision}": of.batched for precision, of in measured.items()}
+    answers = {f"{role}, torch": reference.torch_logits} | answers
+    if reference.teacher_logits is not None:
+        answers = {"its teacher, torch": reference.teacher_logits} | answers
+    return tuple(row for what, logits in answers.items() for row in _rows(what, logits, reference))
+
+
+def _rows(what: str, logits: Logits, reference: Reference) -> list[Measured]:
+    found = report(logits, labels_of(reference.examples), reference.teacher_logits)
+    values = found.metrics | ({} if found.agreement is None else {"agreement with the teacher": found.agreement})
+    return [
+        Measured(what=what, dataset=reference.dataset, split="dev", rows=found.rows, metric=name, value=value)
+        for name, value in values.items()
+    ]
+
+
+def _proof(trained: Trained) -> Proof:
+    encoder = _encoder(trained)
+    rows = encoder.encode(PROOF_TEXTS)
+    logits = {}
+    for precision, graph in trained.graphs.items():
+        session = open_graph(graph)
+        alone: NDArray[np.float32] = np.concatenate([session.run(encoder.collate([row])) for row in rows])
+        logits[precision] = tuple(tuple(float(value) for value in row) for row in alone)
+    return Proof(texts=PROOF_TEXTS, logits=logits)
+
+
+def _encoder(trained: Trained) -> Encoder:
+    return encoder_of(trained.tokenizer_json, trained.role, trained.max_tokens, trained.pad_id)

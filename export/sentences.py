@@ -1,0 +1,70 @@
+"""From whole documents to sentences that look like the task's own texts.
+
+A transfer set helps in so far as its texts look like those that the student will meet: of the same domain, length and
+spelling. This module cuts documents into sentences and, where the labelled data are Penn Treebank tokens ("it 's n't"),
+splits the words alike. It uses NLTK's rule-based parts, which need no downloaded data.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from export.datasets import read_texts
+
+_MARKUP = re.compile(r"<br\s*/?>|\s+")
+_QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})
+
+
+class TextSource(BaseModel):
+    """Unlabelled in-domain text: where it lies, and how to shape it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    column: str = "text"
+    sentences: bool = Field(default=False, description="cut each document into sentences")
+    treebank: bool = Field(default=False, description="lower-case and split words as the Penn Treebank does")
+    min_words: int = Field(default=1, ge=1)
+    max_words: int = Field(default=64, ge=1)
+    skip: int = Field(default=0, ge=0, description="leave out this many documents at the start")
+    documents: int | None = Field(default=None, ge=1, description="read at most this many documents")
+    limit: int | None = Field(default=None, ge=1, description="take at most this many texts")
+
+
+def shaped_texts(source: TextSource) -> Iterator[str]:
+    """Stream the texts of a source in their final shape. Raises DataError as `read_texts` does."""
+    stop = None if source.documents is None else source.skip + source.documents
+    documents = islice(read_texts(source.source, source.column), source.skip, stop)
+    pieces = _sentences(documents) if source.sentences else documents
+    fitting = (text for text in pieces if source.min_words <= text.count(" ") + 1 <= source.max_words)
+    shaped = map(treebank, fitting) if source.treebank else fitting
+    return islice(shaped, source.limit)
+
+
+def treebank(text: str) -> str:
+    """ "It's GREAT." -> "it 's great ." """
+    return " ".join(_word_splitter().tokenize(text.translate(_QUOTES).lower()))
+
+
+def _sentences(documents: Iterable[str]) -> Iterator[str]:
+    for document in documents:
+        for line in document.split("<br />"):
+            yield from _sentence_splitter().tokenize(_MARKUP.sub(" ", line).strip())
+
+
+@lru_cache(maxsize=1)
+def _sentence_splitter() -> Any:  # nltk has no types
+    from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+    return PunktSentenceTokenizer()
+
+
+@lru_cache(maxsize=1)
+def _word_splitter() -> Any:
+    from nltk.tokenize import TreebankWordTokenizer
+
+    return TreebankWordTokenizer()

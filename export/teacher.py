@@ -1,0 +1,233 @@
+"""The teacher: any Hugging Face encoder, fine-tuned for the task (`fine_tune`), then asked for its logits (`Teacher`).
+
+Fine-tuning uses `transformers.Trainer` (accelerate under it): checkpoints, resuming, mixed precision and devices are
+its business. This module knows nothing of students.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from export.datasets import Example
+from export.errors import ModelError
+from export.recipe import Adaptation, Loop, TeachRecipe
+from export.sentences import shaped_texts
+
+
+@dataclass(frozen=True)
+class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
+    """Texts as the Trainer wants them: token ids, and labels where there are some."""
+
+    encoding: BatchEncoding
+    labels: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.encoding["input_ids"])
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        row = {key: values[i] for key, values in self.encoding.items()}
+        return row if self.labels is None else row | {"labels": self.labels[i]}
+
+
+class MaskedLanguageTrainer(Trainer):
+    """A Trainer that computes the vocabulary's logits at the masked places only: a seventh of them, the same loss."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = self.accelerator.unwrap_model(model)
+        heads = [part for name, part in inner.named_children() if name != inner.base_model_prefix]
+        if len(heads) != 1:  # an architecture that keeps its head in several parts: let it do the whole
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        labels = inputs.pop("labels")  # (B, T), -100 where nothing is asked
+        states = inner.base_model(**inputs).last_hidden_state  # (B, T, H)
+        asked = labels != -100
+        return torch.nn.functional.cross_entropy(heads[0](states[asked]).float(), labels[asked])
+
+
+def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
+    """Adapt (if asked) and fine-tune; the finished teacher lies in `folder`, a Hugging Face model folder.
+
+    Interrupted runs go on from their last checkpoint. Raises ModelError for a model that can't be loaded, DataError for
+    data that doesn't fit.
+    """
+    data = recipe.data.read()
+    source = recipe.teacher.model
+    if recipe.adaptation:
+        source = str(_adapt(recipe, recipe.adaptation, folder.with_name(folder.name + ".adapted")))
+    tokenizer = load_tokenizer(recipe.teacher.model)
+    names = dict(enumerate(data.labels))
+    model = _load(
+        AutoModelForSequenceClassification,
+        source,
+        num_labels=len(names),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+    )
+    steps = max(1, math.ceil(len(data.train) / recipe.training.batch_size) // recipe.training.evaluations_per_epoch)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe.training, folder, recipe.seed, save_steps=steps, evaluate=True),
+        train_dataset=_encode(tokenizer, data.train, recipe.teacher.max_tokens),
+        eval_dataset=_encode(tokenizer, data.dev, recipe.teacher.max_tokens),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_accuracy,
+    )
+    return _run(trainer, tokenizer, folder)
+
+
+def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
+    if (folder / "config.json").exists():
+        return folder
+    tokenizer = load_tokenizer(recipe.teacher.model)
+    texts = [text for source in adaptation.texts for text in shaped_texts(source)]
+    encoding = tokenizer(texts, truncation=True, max_length=recipe.teacher.max_tokens, return_token_type_ids=False)
+    trainer = MaskedLanguageTrainer(
+        model=_load(AutoModelForMaskedLM, recipe.teacher.model),
+        args=_arguments(adaptation, folder, recipe.seed, save_steps=1000, evaluate=False),
+        train_dataset=Encoded(encoding),
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=adaptation.mask),
+    )
+    return _run(trainer, tokenizer, folder)
+
+
+def _run(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    checkpoints = _checkpoints(folder)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    trainer.save_model(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return folder
+
+
+def _checkpoints(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".checkpoints")
+
+
+def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(_checkpoints(folder)),
+        num_train_epochs=loop.epochs,
+        per_device_train_batch_size=loop.batch_size,
+        per_device_eval_batch_size=128,
+        learning_rate=loop.learning_rate,
+        weight_decay=loop.weight_decay,
+        lr_scheduler_type="linear",
+        warmup_steps=loop.warmup,  # a share of the steps, as transformers reads a value below 1
+        bf16=loop.bf16,
+        use_cpu=not torch.cuda.is_available(),  # else bf16 is refused on a machine without a GPU
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=save_steps,
+        save_steps=save_steps,
+        save_total_limit=2,
+        load_best_model_at_end=evaluate,
+        metric_for_best_model="accuracy" if evaluate else None,
+        logging_steps=100,
+        report_to="none",
+        seed=seed,
+    )
+
+
+def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    logits = np.asarray(prediction.predictions)  # (N, L)
+    return {"accuracy": float((logits.argmax(-1) == prediction.label_ids).mean())}
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], max_tokens: int) -> Encoded:
+    texts = [example.text for example in examples]
+    return Encoded(tokenizer(texts, truncation=True, max_length=max_tokens), [example.label for example in examples])
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
+    """The teacher's fast tokenizer, from a hub id or a folder. Raises ModelError."""
+    tokenizer: PreTrainedTokenizerFast = _load(AutoTokenizer, source)
+    return tokenizer
+
+
+def _load(kind: Any, source: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"teacher {source}: {reason}; give a hub id or a folder with config.json") from error
+
+
+class Teacher:
+    """A fine-tuned classifier that is only asked, never changed."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.eval().to(self.device)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def load(cls, source: str, max_tokens: int) -> "Teacher":
+        """Raises ModelError when the folder or hub id can't be loaded."""
+        return cls(_load(AutoModelForSequenceClassification, source), load_tokenizer(source), max_tokens)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the logits."""
+        names: dict[int, str] = self.model.config.id2label
+        return tuple(names[i] for i in sorted(names))
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        """The word-piece embeddings, (V, H)."""
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table.detach().cpu().float().numpy()
+
+    def logits(self, texts: Sequence[str], batch_size: int = 128) -> Iterator[NDArray[np.float32]]:
+        """Stream logits (B, L) in the order of `texts`. Sort the texts by length first: padding costs."""
+        for start in range(0, len(texts), batch_size):
+            yield self._batch(list(texts[start : start + batch_size]))
+
+    @torch.inference_mode()
+    def _batch(self, texts: list[str]) -> NDArray[np.float32]:
+        inputs = self.tokenizer(
+            texts, truncation=True, max_length=self.max_tokens, padding=True, return_tensors="pt"
+        ).to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits: Tensor = self.model(**inputs).logits
+        return logits.float().cpu().numpy()
+
+    def digest(self) -> str:
+        """What decides its logits: weights, tokeniser, limit."""
+        digest = hashlib.sha256(f"{self.max_tokens}{self.tokenizer.backend_tokenizer.to_str()}".encode())
+        for name, weights in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def exact_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Logits (N, L) in fp32, each text alone: what a graph of this teacher is held against."""
+        found = []
+        for text in texts:
+            inputs = self.tokenizer(text, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            logits: Tensor = self.model(**inputs.to(self.device)).logits
+            found.append(logits.float().cpu().numpy())
+        return np.concatenate(found)

@@ -1,0 +1,107 @@
+"""Microseconds a row of several bundles, measured in one run. Knows nothing of HTTP, tables or result files.
+
+The bundles take turns, so that whatever else the machine does hits all alike; each turn begins with a call
+that is not counted, because the bundle before it has emptied the caches. Ratios are taken within a round.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from service.bundle.encoder import Row
+from service.bundle.manifest import TOKENIZER_FILE, Precision, Role
+from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
+
+Timings = NDArray[np.float64]  # (rounds, subjects): microseconds a row
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every bundle does in one call, and how often."""
+
+    rows: int = 32
+    tokens: int = 24
+    threads: int = 1
+    rounds: int = 30
+    turn_ms: float = 20  # a turn makes as many calls as fit, at least one
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A bundle's folder and the graph to open in it."""
+
+    folder: Path
+    precision: Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A bundle that is ready to be measured: `run` is one call."""
+
+    name: str
+    precision: Precision
+    role: Role
+    graph_bytes: int
+    run: Callable[[], object]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}:{self.precision}"
+
+
+class UnfitWorkload(Exception):
+    """A bundle can't take rows of this length."""
+
+
+def prepare(entry: Entry, workload: Workload) -> Subject:
+    """Open the bundle and give it its rows: random token ids, the same for each graph of one bundle."""
+    bundle = open_bundle(entry.folder, entry.precision, EngineOptions(threads=workload.threads))
+    manifest = bundle.manifest
+    if workload.tokens > manifest.max_tokens:
+        raise UnfitWorkload(f"{entry.folder}: takes at most {manifest.max_tokens} tokens; lower --tokens")
+    rows = random_rows(bundle, workload)
+    graph = entry.folder / manifest.graphs[bundle.precision].file
+    title = f"{manifest.name}@{manifest.version}"
+    return Subject(title, bundle.precision, manifest.role, graph.stat().st_size, lambda: bundle.run(rows))
+
+
+def random_rows(bundle: OpenBundle, workload: Workload) -> list[Row]:
+    """Any ids of the vocabulary: the time depends on their number, not on what they say."""
+    size = Tokenizer.from_file(str(bundle.folder / TOKENIZER_FILE)).get_vocab_size()
+    ids = np.random.default_rng(SEED).integers(0, size, (workload.rows, workload.tokens))
+    rows: list[Row] = ids.tolist()
+    return rows
+
+
+def race(subjects: Sequence[Subject], workload: Workload) -> Iterator[list[float]]:
+    """Yield one round at a time: microseconds a row of each subject. Two rounds of warm-up come first."""
+    calls = [max(1, int(workload.turn_ms / 1000 / warm_call(subject))) for subject in subjects]
+    for _ in range(workload.rounds):
+        turns = [one_turn(subject, count) for subject, count in zip(subjects, calls, strict=True)]
+        yield [seconds / workload.rows * 1e6 for seconds in turns]
+
+
+def warm_call(subject: Subject) -> float:
+    """Seconds of the quickest of two calls."""
+    return min(one_turn(subject, 1) for _ in range(2))
+
+
+def one_turn(subject: Subject, calls: int) -> float:
+    """Mean seconds of some calls in a row, after one that isn't counted."""
+    subject.run()
+    start = perf_counter()
+    for _ in range(calls):
+        subject.run()
+    return (perf_counter() - start) / calls
+
+
+def ratios(timings: Timings, yardstick: int) -> NDArray[np.float64]:
+    """How many times faster than the yardstick each subject is: (rounds, subjects) -> (subjects,)."""
+    per_round = timings[:, [yardstick]] / timings  # (rounds, 1) / (rounds, subjects)
+    return np.asarray(np.median(per_round, axis=0))

@@ -1,0 +1,60 @@
+"""What can be wrong with a bundle. Each message is one line that names the file and says how to mend it.
+
+    BundleError
+    ├── MissingFile        a file or folder that must be there is not
+    ├── UnexpectedFile     an extra file, a folder or a link
+    ├── WrongDigest        a file is not the one that the manifest describes
+    ├── UnknownFormat      the manifest is of another format than ours
+    ├── InvalidManifest    the manifest breaks a rule of its format
+    ├── InvalidTokenizer   tokenizer.json cannot be read
+    ├── GraphMismatch      the graph cannot be opened, or is not what the manifest declares
+    ├── ProofFailed        the graph does not give the logits that its exporter wrote down
+    ├── ProviderMissing    this machine's ONNX Runtime lacks the execution provider
+    └── BundleExists       versions are immutable: nothing is ever overwritten
+
+This module knows nothing of HTTP or exit codes.
+"""
+
+
+class BundleError(Exception):
+    """A bundle that we refuse to open or to write."""
+
+
+class MissingFile(BundleError):
+    """A file or folder that must be there is not."""
+
+
+class UnexpectedFile(BundleError):
+    """An extra file, a folder or a link."""
+
+
+class WrongDigest(BundleError):
+    """A file is not the one that the manifest describes."""
+
+
+class UnknownFormat(BundleError):
+    """The manifest is of another format than ours."""
+
+
+class InvalidManifest(BundleError):
+    """The manifest breaks a rule of its format."""
+
+
+class InvalidTokenizer(BundleError):
+    """`tokenizer.json` cannot be read."""
+
+
+class GraphMismatch(BundleError):
+    """The graph cannot be opened, or is not what the manifest declares."""
+
+
+class ProofFailed(BundleError):
+    """The graph does not give the logits that its exporter wrote down."""
+
+
+class ProviderMissing(BundleError):
+    """This machine's ONNX Runtime lacks the execution provider."""
+
+
+class BundleExists(BundleError):
+    """Versions are immutable: nothing is ever overwritten."""

@@ -1,0 +1,151 @@
+"""The manifest: everything that a server must know of a bundle, declared and checked.
+
+It knows the rules of the format. It knows nothing of folders, digests on disk, tokenisers or ONNX Runtime.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+FORMAT = 1
+"""The one format that this code reads and writes."""
+
+TOKENIZER_FILE = "tokenizer.json"
+STUDENT_INPUTS = ("input_ids", "lengths")
+TEACHER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "logits"
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+VERSION_PATTERN = r"^[0-9]{1,18}$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Version = Annotated[str, StringConstraints(pattern=VERSION_PATTERN)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Text = Annotated[str, StringConstraints(max_length=10_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Distance = Annotated[float, Field(ge=0, le=1_000)]
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
+
+
+class Role(StrEnum):
+    """What the bundle is for."""
+
+    STUDENT = "student"
+    TEACHER = "teacher"
+
+
+class Task(StrEnum):
+    """What the logits mean; `tasks.TASKS` has the arithmetic."""
+
+    SINGLE_LABEL = "single-label"
+
+
+class Precision(StrEnum):
+    """Which of a bundle's graphs: the one that is right whatever its neighbours, or the quicker one."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
+INPUTS = {Role.STUDENT: STUDENT_INPUTS, Role.TEACHER: TEACHER_INPUTS}
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Graph(_Declared):
+    """One ONNX file, and what its exporter measured of it on the dev split."""
+
+    file: FileName
+    parity: Distance = Field(description="largest |logit - torch logit|")
+    wander: Distance = Field(description="largest change of a row's logits between alone and batched")
+    flips: Share = Field(description="share of rows whose label changed with their neighbours")
+    tolerance: Annotated[float, Field(ge=0, le=10)] = Field(
+        description="what opening allows: |alone - stored| and |batched - alone|"
+    )
+
+
+class Measured(_Declared):
+    """One number that was measured, with all that is needed to measure it again."""
+
+    what: Line
+    dataset: Line
+    split: Line
+    rows: int = Field(ge=1, le=10**12)
+    metric: Line
+    value: Number
+
+
+class Lineage(_Declared):
+    """Where the bundle comes from."""
+
+    teacher: Line | None
+    method: Line
+    recipe: str = Field(max_length=100_000, description="the recipe, as TOML")
+    versions: dict[Line, Line]
+
+
+class Proof(_Declared):
+    """A few texts with the exporter's logits: run alone and together each time the bundle is opened."""
+
+    texts: tuple[Text, ...] = Field(min_length=2, max_length=256)
+    logits: dict[Precision, tuple[tuple[Number, ...], ...]]
+
+
+class Manifest(_Declared):
+    """`manifest.json`."""
+
+    format: int
+    name: Name
+    version: Version
+    role: Role
+    task: Task
+    labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
+    inputs: tuple[str, ...]
+    max_tokens: int = Field(ge=1, le=8192)
+    pad_id: int = Field(ge=0, lt=2**31)
+    graphs: dict[Precision, Graph]
+    files: dict[FileName, Digest]
+    lineage: Lineage
+    results: tuple[Measured, ...]
+    proof: Proof
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        for broken in (*self._of_the_model(), *self._of_the_files(), *self._of_the_proof()):
+            raise ValueError(broken)
+        return self
+
+    def _of_the_model(self) -> list[str]:
+        wanted = INPUTS[self.role]
+        rules = {
+            f"format must be {FORMAT}": self.format == FORMAT,
+            "labels must differ from each other": len(set(self.labels)) == len(self.labels),
+            f"inputs of a {self.role} must be {', '.join(wanted)}": self.inputs == wanted,
+            "graphs must have an exact one": Precision.EXACT in self.graphs,
+        }
+        return [rule for rule, kept in rules.items() if not kept]
+
+    def _of_the_files(self) -> list[str]:
+        graphs = [graph.file for graph in self.graphs.values()]
+        rules = {
+            "each graph must have a file of its own": len(set(graphs)) == len(graphs),
+            f"files must list {TOKENIZER_FILE} and the graphs, and nothing else": set(self.files)
+            == {TOKENIZER_FILE, *graphs},
+        }
+        return [rule for rule, kept in rules.items() if not kept]
+
+    def _of_the_proof(self) -> list[str]:
+        shape = [len(self.labels)] * len(self.proof.texts)
+        rules = {
+            "the proof must have logits for each graph": self.proof.logits.keys() == self.graphs.keys(),
+            "each text of the proof must have one logit per label": all(
+                [len(row) for row in rows] == shape for rows in self.proof.logits.values()
+            ),
+        }
+        return [rule for rule, kept in rules.items() if not kept]

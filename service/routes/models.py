@@ -1,0 +1,56 @@
+"""`GET /v1/models`: what is served, and how well it was measured to do."""
+
+from fastapi import APIRouter
+
+from service.bundle.manifest import Measured, Precision, Role, Task
+from service.exchange import Desk, Wire
+from service.predictors import Catalogue, Predictor
+
+
+class Model(Wire):
+    """One model that can be asked by `name` or `name@version`."""
+
+    name: str
+    version: str
+    role: Role
+    task: Task
+    default: bool
+    labels: tuple[str, ...]
+    precision: Precision
+    max_tokens: int
+    teacher: str | None
+    results: tuple[Measured, ...]
+
+
+class Models(Wire):
+    """All models that are served."""
+
+    data: tuple[Model, ...]
+
+
+def router(desk: Desk) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", summary="Which models are served")
+    async def models() -> Models:
+        catalogue = desk.lifecycle.catalogue
+        return Models(data=tuple(_described(catalogue, predictor) for predictor in catalogue.predictors))
+
+    return routes
+
+
+def _described(catalogue: Catalogue, predictor: Predictor) -> Model:
+    manifest = predictor.manifest
+    return Model(
+        name=manifest.name,
+        version=manifest.version,
+        role=manifest.role,
+        task=manifest.task,
+        default=manifest.name == catalogue.default,
+        labels=manifest.labels,
+        precision=predictor.bundle.precision,
+        max_tokens=manifest.max_tokens,
+        teacher=manifest.lineage.teacher,
+        results=manifest.results,
+    )

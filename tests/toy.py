@@ -1,0 +1,229 @@
+"""Small real bundles without training: random networks, a tokenizer of a few words, and proofs that hold.
+
+Biases are never zero: with zero biases a graph that ignores its lengths can look right.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from service.bundle.encoder import Encoder
+from service.bundle.manifest import (
+    INPUTS,
+    OUTPUT,
+    TOKENIZER_FILE,
+    Graph,
+    Lineage,
+    Manifest,
+    Measured,
+    Precision,
+    Proof,
+    Role,
+    Task,
+)
+from service.bundle.runtime import open_graph
+from service.bundle.store import digests, write_bundle
+
+LABELS = ("bad", 'so "so"', "gut ✓")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+WORDS = ("a", "the", "film", "is", "was", "good", "bad", "dull", "bright", "very", "not", "and", "but", "too")
+MORE = ("long", "short", ",", ".", "!", "?", "##ly", "##er", "##est", "##s", "##ness")
+VOCABULARY = {word: index for index, word in enumerate((*SPECIAL, *WORDS, *MORE))}
+PROOF_TEXTS = ("", "good", "a very dull film .", "the film is not bad , but it is too long and too dull !")
+MAX_TOKENS = 48
+TOLERANCE = 1e-5
+EMBEDDING, HIDDEN = 8, 6
+OPSET, IR = 17, 9  # versions that every ONNX Runtime of the last years reads
+
+Weights = dict[str, NDArray[np.generic]]
+
+
+def tokenizer(*, special: bool) -> bytes:
+    """A WordPiece tokenizer; the teacher's adds [CLS] and [SEP]."""
+    built = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
+    built.normalizer = normalizers.BertNormalizer()
+    built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if special:
+        ends = [(token, VOCABULARY[token]) for token in ("[CLS]", "[SEP]")]
+        built.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return built.to_str().encode()
+
+
+def student_graph(seed: int = 1, *, width: int = len(LABELS), minds_lengths: bool = True) -> bytes:
+    """Gather -> bidirectional LSTM -> last states -> Gemm -> Relu -> Gemm."""
+    rng = np.random.default_rng(seed)
+    weights = _lstm_weights(rng) | _head_weights(rng, 2 * HIDDEN, width)
+    weights["flat"] = np.array([0, -1], np.int64)
+    lengths = "steps" if minds_lengths else ""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),  # (B, T) -> (B, T, E)
+        helper.make_node("Transpose", ["embedded"], ["in_time"], perm=[1, 0, 2]),  # -> (T, B, E)
+        helper.make_node("Cast", ["lengths"], ["steps"], to=TensorProto.INT32),
+        helper.make_node(
+            "LSTM",
+            ["in_time", "w", "r", "b", lengths],
+            ["", "last"],
+            hidden_size=HIDDEN,
+            direction="bidirectional",
+        ),
+        helper.make_node("Transpose", ["last"], ["by_row"], perm=[1, 0, 2]),  # (2, B, H) -> (B, 2, H)
+        helper.make_node("Reshape", ["by_row", "flat"], ["pooled"]),  # -> (B, 2H)
+        *_head_nodes("Relu"),
+    ]
+    return _serialise(nodes, weights, {"input_ids": ("B", "T"), "lengths": ("B",)}, width)
+
+
+def teacher_graph(seed: int = 2, *, width: int = len(LABELS)) -> bytes:
+    """The inputs of a BERT, and the mean of the embeddings under the mask -> Gemm -> Tanh -> Gemm."""
+    rng = np.random.default_rng(seed)
+    weights = _head_weights(rng, EMBEDDING, width)
+    weights["table"] = _random(rng, len(VOCABULARY), EMBEDDING)
+    weights["types"] = _random(rng, 2, EMBEDDING)
+    weights["last_axis"], weights["time"] = np.array([2], np.int64), np.array([1], np.int64)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),  # (B, T) -> (B, T, E)
+        helper.make_node("Gather", ["types", "token_type_ids"], ["kinds"]),
+        helper.make_node("Add", ["words", "kinds"], ["embedded"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last_axis"], ["mask_of_each"]),  # (B, T) -> (B, T, 1)
+        helper.make_node("Mul", ["embedded", "mask_of_each"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "time"], ["total"], keepdims=0),  # -> (B, E)
+        helper.make_node("ReduceSum", ["mask_of_each", "time"], ["count"], keepdims=0),  # -> (B, 1)
+        helper.make_node("Div", ["total", "count"], ["pooled"]),
+        *_head_nodes("Tanh"),
+    ]
+    shapes: dict[str, tuple[str, ...]] = dict.fromkeys(INPUTS[Role.TEACHER], ("B", "T"))
+    return _serialise(nodes, weights, shapes, width)
+
+
+def student_files(**options: bool) -> dict[str, bytes]:
+    """A student with an exact graph and a slightly different fast one."""
+    return {
+        TOKENIZER_FILE: tokenizer(special=False),
+        "model.onnx": student_graph(**options),
+        "model_quantized.onnx": rounded(student_graph(**options)),
+    }
+
+
+def teacher_files() -> dict[str, bytes]:
+    """A teacher, which has an exact graph only."""
+    return {TOKENIZER_FILE: tokenizer(special=True), "model.onnx": teacher_graph()}
+
+
+def rounded(graph: bytes) -> bytes:
+    """The same graph with coarse weights: a stand-in for a quantised one, with logits of its own."""
+    model = onnx.load_from_string(graph)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(np.round(values, 2), tensor.name))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def draft(
+    name: str, version: str, role: Role, files: Mapping[str, bytes], texts: Sequence[str] = PROOF_TEXTS
+) -> Manifest:
+    """A manifest that is true of these files; its proof holds where each text was run alone."""
+    names = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
+    graphs = {precision: file for precision, file in names.items() if file in files}
+    proof = {precision: _alone(role, files, file, texts) for precision, file in graphs.items()}
+    return Manifest(
+        format=1,
+        name=name,
+        version=version,
+        role=role,
+        task=Task.SINGLE_LABEL,
+        labels=LABELS,
+        inputs=INPUTS[role],
+        max_tokens=MAX_TOKENS,
+        pad_id=VOCABULARY["[PAD]"],
+        graphs={
+            precision: Graph(file=file, parity=0, wander=0, flips=0, tolerance=TOLERANCE)
+            for precision, file in graphs.items()
+        },
+        files=digests(files),
+        lineage=Lineage(
+            teacher=None if role is Role.TEACHER else "toy-teacher@1",
+            method="random weights",
+            recipe="seed = 1\n",
+            versions={"numpy": np.__version__},
+        ),
+        results=(
+            Measured(what="toy, exact", dataset="toy", split="dev", rows=4, metric="accuracy", value=0.5),
+        ),
+        proof=Proof(texts=tuple(texts), logits=proof),
+    )
+
+
+def publish(models_folder: Path, name: str, version: str, role: Role) -> Path:
+    """Write a toy bundle into a folder of models."""
+    files = student_files() if role is Role.STUDENT else teacher_files()
+    folder = models_folder / name / version
+    write_bundle(folder, draft(name, version, role, files), files, card="# A toy\n")
+    return folder
+
+
+def encoder(role: Role, content: bytes) -> Encoder:
+    """The encoder that a server would open for these bytes."""
+    loaded = Tokenizer.from_str(content.decode())
+    return Encoder(loaded, inputs=INPUTS[role], max_tokens=MAX_TOKENS, pad_id=VOCABULARY["[PAD]"])
+
+
+def _alone(
+    role: Role, files: Mapping[str, bytes], file: str, texts: Sequence[str]
+) -> tuple[tuple[float, ...], ...]:
+    graph, reader = open_graph(files[file]), encoder(role, files[TOKENIZER_FILE])
+    rows = [graph.run(reader.collate(reader.encode([text])))[0] for text in texts]
+    return tuple(tuple(row.tolist()) for row in rows)
+
+
+def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return rng.normal(0, 0.7, shape).astype(np.float32)
+
+
+def _lstm_weights(rng: np.random.Generator) -> Weights:
+    return {
+        "table": _random(rng, len(VOCABULARY), EMBEDDING),
+        "w": _random(rng, 2, 4 * HIDDEN, EMBEDDING),
+        "r": _random(rng, 2, 4 * HIDDEN, HIDDEN),
+        "b": _random(rng, 2, 8 * HIDDEN),
+    }
+
+
+def _head_weights(rng: np.random.Generator, pooled: int, width: int) -> Weights:
+    return {
+        "dense": _random(rng, pooled, HIDDEN),
+        "dense_bias": _random(rng, HIDDEN),
+        "out": _random(rng, HIDDEN, width) * np.float32(2),
+        "out_bias": _random(rng, width),
+    }
+
+
+def _head_nodes(activation: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Gemm", ["pooled", "dense", "dense_bias"], ["hidden"]),
+        helper.make_node(activation, ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "out", "out_bias"], [OUTPUT]),  # -> (B, L)
+    ]
+
+
+def _serialise(
+    nodes: list[onnx.NodeProto], weights: Weights, inputs: Mapping[str, tuple[str, ...]], width: int
+) -> bytes:
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("B", width))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
