@@ -16,6 +16,8 @@ from service.bundle.manifest import Precision
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make students out of teachers.")
 
+INTERRUPTED = 130
+
 Overrides = Annotated[list[str], typer.Option("--set", help="override the recipe: table.key=value; repeatable")]
 Work = Annotated[Path, typer.Option(help="checkpoints and the teacher's cached logits")]
 Models = Annotated[Path, typer.Option(help="the repository of bundles to publish into")]
@@ -30,7 +32,7 @@ def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overr
     from export.recipe import TeachRecipe, read_recipe
     from export.teacher import fine_tune
 
-    console.print(f"teacher: {fine_tune(read_recipe(TeachRecipe, recipe, overrides), out)}")
+    _done("teacher", fine_tune(read_recipe(TeachRecipe, recipe, overrides), out))
 
 
 @app.command()
@@ -45,7 +47,7 @@ def distill(
     from export.recipe import DistillRecipe, read_recipe
 
     folder = distill(read_recipe(DistillRecipe, recipe, overrides), Places(work, models), _command())
-    console.print(f"student: {folder}")
+    _done("student", folder)
 
 
 @app.command()
@@ -64,7 +66,7 @@ def adopt(
     from export.pipeline import Places, adopt
 
     folder = adopt(model, name, version, dev, Columns(text, label), Places(work, models), _command())
-    console.print(f"teacher: {folder}")
+    _done("teacher", folder)
 
 
 @app.command()
@@ -76,7 +78,7 @@ def randomise(
     """Make a classifier of this shape with random weights, to time it: `adopt` it afterwards."""
     from export.pipeline import random_teacher
 
-    console.print(f"random classifier: {random_teacher(model, tuple(labels.split(',')), out)}")
+    _done("random classifier", random_teacher(model, tuple(labels.split(",")), out))
 
 
 @app.command()
@@ -90,12 +92,14 @@ def evaluate(
 ) -> None:
     """Print a bundle's accuracy, macro-F1 and agreement with its teacher."""
     from rich.table import Table
+    from rich.text import Text
 
     from export.datasets import Columns
     from export.evaluation import evaluate
 
     found = evaluate(bundle, precision, data, Columns(text, label), teacher)
-    table = Table("metric", "value", title=f"{bundle} ({precision}), {found.rows} rows of {data}")
+    title = Text(f"{bundle} ({precision}), {found.rows} rows of {data}")  # no str: rich would read a path's [] as markup
+    table = Table("metric", "value", title=title)
     agreement = {} if found.agreement is None else {"agreement with the teacher": found.agreement}
     for name, value in (found.metrics | agreement).items():
         table.add_row(name, f"{value:.4f}")
@@ -112,6 +116,10 @@ def results(models: Annotated[Path, typer.Argument(help="a repository of bundles
         typer.echo(line)
 
 
+def _done(what: str, place: Path) -> None:
+    console.print(f"{what}: {place}", markup=False, highlight=False, soft_wrap=True)  # a path stays on one line
+
+
 def _command() -> str:
     return shlex.join(["python", "-m", "export", *sys.argv[1:]])
 
@@ -124,8 +132,10 @@ def main(run: Callable[[], None] = app) -> None:
         _fail(error, 2)
     except BundleError as error:
         _fail(error, 3)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", 130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            _fail("interrupted; run the same command again to go on", INTERRUPTED)
+        raise
 
 
 def _fail(reason: object, code: int) -> None:

@@ -9,18 +9,21 @@ import csv
 import gzip
 import io
 import json
+import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 from urllib.parse import parse_qs
 
-from export.errors import DataError
+from export.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from _csv import Reader
 
 HUB = "hub:"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 
 Record = dict[str, object]
 """One row as the file gives it: column name -> value. It never leaves this module."""
@@ -53,7 +56,7 @@ class Dataset:
 
 def read_dataset(train: str, dev: str, labels: Sequence[str], columns: Columns) -> Dataset:
     """Read both splits. Raises DataError with file and line for whatever doesn't fit."""
-    read = [tuple(read_examples(source, labels, columns)) for source in (train, dev)]
+    read = [read_labelled(source, labels, columns) for source in (train, dev)]
     return Dataset(labels=tuple(labels), train=read[0], dev=read[1])
 
 
@@ -68,6 +71,14 @@ def read_examples(source: str, labels: Sequence[str], columns: Columns) -> Itera
         yield Example(_text(source, line, record[columns.text]), label)
 
 
+def read_labelled(source: str, labels: Sequence[str], columns: Columns) -> tuple[Example, ...]:
+    """All examples of a source, in memory. Raises DataError when there are none."""
+    found = tuple(read_examples(source, labels, columns))
+    if not found:
+        raise DataError(f"{source}: has no rows, so there is nothing to learn from or to measure")
+    return found
+
+
 def read_texts(source: str, column: str = "text") -> Iterator[str]:
     """Stream bare texts: one column of a table, or each line of a `.txt` file."""
     for line, record in _records(source, (column,)):
@@ -76,12 +87,14 @@ def read_texts(source: str, column: str = "text") -> Iterator[str]:
 
 def held_out(source: str, labels: Sequence[str], columns: Columns) -> tuple[Example, ...]:
     """The only door to a test split; `export.evaluation` alone may open it (tests/test_architecture.py)."""
-    return tuple(read_examples(source, labels, columns))
+    return read_labelled(source, labels, columns)
 
 
 def _text(source: str, line: int, value: object) -> str:
     if not isinstance(value, str):
         raise DataError.at(source, line, f"the text is {type(value).__name__}, not a string")
+    if not value.isascii() and _HALF_CHARACTER.search(value):
+        raise DataError.at(source, line, "the text has half a surrogate pair (\\ud800-\\udfff), which is no character")
     return value
 
 
@@ -89,9 +102,11 @@ def _records(source: str, needed: Iterable[str]) -> Iterator[tuple[int, Record]]
     stream = _hub_records(source) if source.startswith(HUB) else _file_records(Path(source))
     for line, record in stream:
         for column in needed:
-            if record.get(column) is None:
-                columns = ", ".join(str(name) for name in record)
+            if column not in record:
+                columns = ", ".join(str(name) for name in record) or "none"
                 raise DataError.at(source, line, f"no column {column!r}; there is {columns}")
+            if record[column] is None:
+                raise DataError.at(source, line, f"nothing in column {column!r}")
         yield line, record
 
 
@@ -106,15 +121,32 @@ def _file_records(path: Path) -> Iterator[tuple[int, Record]]:
         with _open(path) as stream:
             yield from reader(stream, str(path))
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); convert it first") from error
-    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError.at(str(path), _line_in_other_encoding(path), "not UTF-8; convert the file first") from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: not a whole gzip file ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
 
 
 def _open(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+    """As text; a byte order mark, which spreadsheets write, is left out."""
+    return io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline="")
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _line_in_other_encoding(path: Path) -> int:
+    """Text is decoded in blocks, so the line is looked for afterwards. Any line, a newline being the same byte in all."""
+    number = 0
+    with _open_bytes(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                break
+    return number
 
 
 def _tsv(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
@@ -173,8 +205,9 @@ def _hub_records(source: str) -> Iterator[tuple[int, Record]]:
     asked = {key: values[-1] for key, values in parse_qs(query).items()}
     if "split" not in asked or set(asked) - {"split", "config"}:
         raise DataError(f"{source}: write hub:NAME?split=train, with &config=… where the data set has several")
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of a bad file, the exception says too
     try:
         rows = datasets.load_dataset(name, asked.get("config"), split=asked["split"], streaming=True)
         yield from enumerate(rows, start=1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{source}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{source}: {first_line(error)}") from error

@@ -7,6 +7,11 @@ ExportError            the command stops with exit code 2
 """
 
 
+def first_line(error: Exception) -> str:
+    """What a library says, shortened to a line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class ExportError(Exception):
     """The user's input can't be used; the message says why in one line."""
 

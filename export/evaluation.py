@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
 
 from export.datasets import Columns, Example, held_out
+from export.errors import ModelError
 from service.bundle.encoder import Row
 from service.bundle.manifest import Precision
 from service.bundle.runtime import OpenBundle, open_bundle
@@ -53,12 +54,20 @@ def report(logits: Logits, labels: Labels, teacher: Logits | None = None) -> Rep
 def evaluate(bundle: Path, precision: Precision, source: str, columns: Columns, teacher: Path | None) -> Report:
     """Score a bundle, as served, on a data set that nothing was selected with; beside its teacher if that is given.
 
-    Raises DataError for rows that don't fit, BundleError for a bundle that doesn't open.
+    Raises DataError for rows and ModelError for a teacher that don't fit, BundleError for a bundle that doesn't open.
     """
     opened = open_bundle(bundle, precision)
     examples = held_out(source, opened.manifest.labels, columns)
-    beside = predict(open_bundle(teacher), examples) if teacher else None
+    beside = predict(_with_labels(opened.manifest.labels, teacher), examples) if teacher else None
     return report(predict(opened, examples), labels_of(examples), beside)
+
+
+def _with_labels(labels: tuple[str, ...], folder: Path) -> OpenBundle:
+    teacher = open_bundle(folder)
+    if teacher.manifest.labels != labels:
+        theirs = ", ".join(teacher.manifest.labels)
+        raise ModelError(f"teacher {folder} knows the labels {theirs}; the bundle's are {', '.join(labels)}")
+    return teacher
 
 
 def labels_of(examples: Sequence[Example]) -> Labels:

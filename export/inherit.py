@@ -3,6 +3,7 @@
 Pure arithmetic and one reader; nothing here trains.
 """
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from export.errors import RecipeError
+from export.errors import RecipeError, first_line
 
 SCALE = 0.25
 """Standard deviation of every embedding table before training: an LSTM's gates then start in their linear part."""
@@ -23,8 +24,9 @@ def svd_embeddings(table: NDArray[np.float32], kept: NDArray[np.int64], width: i
     XtremeDistil (Mukherjee & Awadallah 2020, section 3.2) starts its student so. Raises RecipeError if width > H.
     """
     rows = table[kept]  # (V, H)
-    if width > rows.shape[1]:
-        raise RecipeError(f"student.embedding: the teacher's embeddings have {rows.shape[1]} columns, {width} asked")
+    if width > min(rows.shape):
+        have = f"{rows.shape[1]} columns in {rows.shape[0]} rows"
+        raise RecipeError(f"student.embedding: the teacher's embeddings have {have}, {width} asked")
     _, _, directions = np.linalg.svd(rows, full_matrices=False)  # (H, H), strongest first
     return _scaled(rows @ directions[:width].T)
 
@@ -63,21 +65,22 @@ def read_word_vectors(path: Path) -> Any:  # gensim has no types
         if kind == "fasttext":
             return load_facebook_vectors(str(path))
         return KeyedVectors.load_word2vec_format(str(path), binary=kind == "binary", no_header=kind == "glove")
-    except (ValueError, OSError, EOFError, UnicodeDecodeError) as error:
-        raise RecipeError(f"student.embeddings: {path}: no word vectors ({error})") from error
+    except Exception as error:  # gensim raises whatever a bad file makes it stumble over, struct.error and TypeError too
+        raise RecipeError(f"student.embeddings: {path}: no word vectors ({first_line(error)})") from error
 
 
 def _kind(path: Path) -> str:
-    with path.open("rb") as stream:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         start = stream.read(4096)
     if start[:4] == (793712314).to_bytes(4, "little"):  # fastText's own mark of its binary models
         return "fasttext"
     header, _, rest = start.partition(b"\n")
     if len(header.split()) != 2:
         return "glove"  # no header line: the first line is a word already
+    line, whole, _ = rest.partition(b"\n")
+    values = line.split()[1:] if whole else line.split()[1:-1]  # the last number may be cut off
     try:
-        values = rest.split(b"\n")[0].split()[1:]
-        return "text" if values and all(float(value) is not None for value in values[:-1]) else "binary"
+        return "text" if values and [float(value) for value in values] else "binary"
     except ValueError:
         return "binary"
 

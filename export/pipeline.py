@@ -11,18 +11,18 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export import inherit
-from export.datasets import Columns, Dataset, Example, read_examples
-from export.errors import ModelError
+from export.datasets import Columns, Dataset, Example, read_labelled
+from export.errors import ModelError, first_line
 from export.evaluation import Logits, accuracy, labels_of, report
 from export.methods import METHODS
 from export.progress import console
-from export.publish import Reference, Trained, encoder_of, publish, versions
+from export.publish import Reference, Trained, encoder_of, free_place, publish, versions
 from export.recipe import DistillRecipe, Section
 from export.students import STUDENTS, Shape, count_parameters
 from export.teacher import Teacher, load_tokenizer
 from export.to_onnx import fast_graph, student_graph, teacher_graph
 from export.training import Judge, fit
-from export.transfer import collect, encode, label
+from export.transfer import TransferSet, collect, encode, label
 from export.vocabulary import Vocabulary, student_vocabulary
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Lineage, Precision, Role
@@ -41,47 +41,52 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
 
     Raises ExportError for input that can't be used, BundleError when the bundle doesn't prove itself.
     """
+    free_place(places.models, recipe.name, recipe.version)
     data = recipe.data.read()
     teacher = load_teacher(recipe)
-    texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token, recipe.seed)
+    texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
     logits = label(teacher, texts.groups, places.work / "logits")
     vocabulary = student_vocabulary(teacher.tokenizer, texts.texts, recipe.student.prune)
     encoder = encoder_of(vocabulary.tokenizer_json, Role.STUDENT, recipe.student.max_tokens, vocabulary.pad_id)
     transfer = encode(encoder, texts, logits, vocabulary.pad_id)
     student = new_student(recipe, vocabulary, teacher)
     dev = encode_dev(encoder, data, vocabulary.pad_id)
-    folder = places.work / "students" / f"{recipe.name}-{_digest(recipe)}"
+    folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
     return _publish_student(recipe, places, command, student, vocabulary, teacher, data, dev)
 
 
 def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, places: Places, command: str) -> Path:
     """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder."""
-    teacher = Teacher.load(folder, max_tokens=_limit(folder))
-    examples = tuple(read_examples(dev, teacher.labels, columns))
+    free_place(places.models, name, version)
+    teacher = Teacher.load(folder)
+    examples = read_labelled(dev, teacher.labels, columns)
     logits = teacher.exact_logits([example.text for example in examples])
     trained = Trained(
         name=name,
         version=version,
         role=Role.TEACHER,
         labels=teacher.labels,
-        tokenizer_json=teacher.tokenizer.backend_tokenizer.to_str(),
+        tokenizer_json=teacher.tokenizer_json,
         max_tokens=teacher.max_tokens,
         pad_id=teacher.tokenizer.pad_token_id,
         graphs={Precision.EXACT: teacher_graph(teacher.model)},
-        lineage=Lineage(teacher=None, method="fine-tuning", recipe=f'model = "{folder}"\n', versions=versions()),
+        lineage=Lineage(teacher=None, method="fine-tuning", recipe=tomli_w.dumps({"model": folder}), versions=versions()),
     )
     return publish(trained, Reference(dev, examples, logits, None), places.models, command)
 
 
 def load_teacher(recipe: DistillRecipe) -> Teacher:
-    """Raises ModelError when the teacher has other labels than the recipe, or in another order."""
+    """Raises ModelError when the teacher has other labels than the recipe, or in another order, or can't mask."""
     teacher = Teacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
     if teacher.labels != recipe.data.labels:
         raise ModelError(
             f"teacher {recipe.teacher.model} knows the labels {', '.join(teacher.labels)}; "
             f"data.labels says {', '.join(recipe.data.labels)}"
         )
+    augment = recipe.transfer.augment
+    if teacher.tokenizer.mask_token is None and augment.copies and augment.p_mask:
+        raise ModelError(f"teacher {recipe.teacher.model}: has no mask token; set transfer.augment.p_mask = 0")
     return teacher
 
 
@@ -175,7 +180,7 @@ def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
     try:
         config = AutoConfig.from_pretrained(source, num_labels=len(labels), id2label=dict(enumerate(labels)))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{source}: {first_line(error)}") from error
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     load_tokenizer(source).save_pretrained(folder)
     return folder
@@ -186,11 +191,9 @@ def as_toml(recipe: Section) -> str:
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
-def _digest(recipe: Section) -> str:
-    return hashlib.sha256(as_toml(recipe).encode()).hexdigest()[:12]
-
-
-def _limit(folder: str) -> int:
-    """Tokens that a served teacher reads: what it can, and no more than its users' short texts need."""
-    config = AutoConfig.from_pretrained(folder)
-    return min(128, int(getattr(config, "max_position_embeddings", 128)))
+def _digest(recipe: Section, transfer: TransferSet, dev: Dev) -> str:
+    """All that decides a student: another teacher at the same place must not find the old one's checkpoints."""
+    digest = hashlib.sha256(f"{as_toml(recipe)}{dev}".encode())
+    for part in (transfer.tokens, transfer.offsets, transfer.logits, transfer.labels):
+        digest.update(part.tobytes())
+    return digest.hexdigest()[:12]

@@ -1,6 +1,7 @@
 """From a trained network to a bundle on disk: graphs, measurements, proof, card; written and proved by the service's
 own reader (`service.bundle`), all or nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,11 +13,14 @@ from tokenizers import Tokenizer
 
 from export.card import model_card
 from export.datasets import Example
+from export.errors import RecipeError
 from export.evaluation import Logits, Wander, labels_of, report, run_batches, wander
 from service.bundle.encoder import Encoder
+from service.bundle.errors import BundleExists
 from service.bundle.manifest import (
     FORMAT,
     INPUTS,
+    NAME_PATTERN,
     TOKENIZER_FILE,
     Graph,
     Lineage,
@@ -91,6 +95,17 @@ def publish(trained: Trained, reference: Reference, models: Path, command: str) 
     )
     folder = models / manifest.name / manifest.version
     write_bundle(folder, manifest, files, model_card(manifest, files, command))
+    return folder
+
+
+def free_place(models: Path, name: str, version: int) -> Path:
+    """Where the bundle will lie; asked before anything dear is done. Raises RecipeError for a name that the format
+    refuses, BundleExists for a version that is taken."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise RecipeError(f"name: {name!r} can't name a bundle; use small letters, digits, '.', '_' and '-'")
+    folder = models / name / str(version)
+    if folder.exists() or folder.is_symlink():
+        raise BundleExists(f"{folder}: already there, and versions are immutable; choose the next version")
     return folder
 
 

@@ -9,22 +9,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from export.datasets import Columns, Dataset, read_dataset
 from export.errors import RecipeError
 from export.sentences import TextSource
+from service.bundle.manifest import Label, Name
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Version = Annotated[int, Field(ge=1, lt=10**18)]
 Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 R = TypeVar("R", bound="Section")
 
 
 class Section(BaseModel):
     """A table of a recipe: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -32,9 +35,16 @@ class Data(Section):
 
     train: str
     dev: str
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[Label, ...] = Field(min_length=2)
     text: str = "text"
     label: str = "label"
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("labels must differ from each other")
+        return labels
 
     @property
     def columns(self) -> Columns:
@@ -80,7 +90,7 @@ class TeachRecipe(Section):
     """How to make a teacher."""
 
     name: str
-    seed: int = 0
+    seed: Seed = 0
     teacher: TeacherSource
     data: Data
     adaptation: Adaptation | None = None
@@ -145,10 +155,10 @@ class Distillation(Loop):
 class DistillRecipe(Section):
     """How to make a student."""
 
-    name: str
-    version: Positive = 1
+    name: Name
+    version: Version = 1
     method: Literal["tang2019"] = "tang2019"
-    seed: int = 0
+    seed: Seed = 0
     teacher: TeacherSource
     data: Data
     transfer: Transfer = Transfer()
@@ -191,7 +201,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _entered(place: Any, table: str, override: str) -> Any:
-    if isinstance(place, list) and table.isdigit() and int(table) < len(place):
+    if isinstance(place, list) and table.isdecimal() and int(table) < len(place):
         inner = place[int(table)]
     elif isinstance(place, dict):
         inner = place.setdefault(table, {})
@@ -206,7 +216,7 @@ def _toml_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return text.strip()
 
 
 def _first(error: ValidationError) -> str:

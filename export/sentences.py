@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from export.datasets import read_texts
 
@@ -34,13 +34,19 @@ class TextSource(BaseModel):
     documents: int | None = Field(default=None, ge=1, description="read at most this many documents")
     limit: int | None = Field(default=None, ge=1, description="take at most this many texts")
 
+    @model_validator(mode="after")
+    def _some_text_fits(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError("min_words must not exceed max_words")
+        return self
+
 
 def shaped_texts(source: TextSource) -> Iterator[str]:
     """Stream the texts of a source in their final shape. Raises DataError as `read_texts` does."""
     stop = None if source.documents is None else source.skip + source.documents
     documents = islice(read_texts(source.source, source.column), source.skip, stop)
     pieces = _sentences(documents) if source.sentences else documents
-    fitting = (text for text in pieces if source.min_words <= text.count(" ") + 1 <= source.max_words)
+    fitting = (text for text in pieces if source.min_words <= len(text.split()) <= source.max_words)
     shaped = map(treebank, fitting) if source.treebank else fitting
     return islice(shaped, source.limit)
 

@@ -5,9 +5,10 @@ its business. This module knows nothing of students.
 """
 
 import hashlib
+import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoModelForMaskedLM,
@@ -29,12 +31,17 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from export.datasets import Example
-from export.errors import ModelError
+from export.errors import DataError, ModelError, RecipeError, first_line
 from export.recipe import Adaptation, Loop, TeachRecipe
 from export.sentences import shaped_texts
+
+SHORT = 128
+"""Tokens that a teacher reads unless told otherwise: its users' texts are short."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +77,16 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     """Adapt (if asked) and fine-tune; the finished teacher lies in `folder`, a Hugging Face model folder.
 
     Interrupted runs go on from their last checkpoint. Raises ModelError for a model that can't be loaded, DataError for
-    data that doesn't fit.
+    data that doesn't fit, RecipeError where another recipe's checkpoints lie.
     """
     data = recipe.data.read()
+    _claim(_checkpoints(folder), recipe.model_dump_json())
     source = recipe.teacher.model
     if recipe.adaptation:
         source = str(_adapt(recipe, recipe.adaptation, folder.with_name(folder.name + ".adapted")))
     tokenizer = load_tokenizer(recipe.teacher.model)
     names = dict(enumerate(data.labels))
-    model = _load(
+    model = _load_model(
         AutoModelForSequenceClassification,
         source,
         num_labels=len(names),
@@ -86,6 +94,7 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
         label2id={name: i for i, name in names.items()},
     )
     steps = max(1, math.ceil(len(data.train) / recipe.training.batch_size) // recipe.training.evaluations_per_epoch)
+    _check_limit(model.config, recipe.teacher.model, recipe.teacher.max_tokens)
     trainer = Trainer(
         model=model,
         args=_arguments(recipe.training, folder, recipe.seed, save_steps=steps, evaluate=True),
@@ -98,13 +107,16 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
 
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
-    if (folder / "config.json").exists():
+    _claim(folder, recipe.model_dump_json(include={"seed", "teacher", "adaptation"}))
+    if (folder / "tokenizer.json").exists():  # what `_run` writes last
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
     texts = [text for source in adaptation.texts for text in shaped_texts(source)]
+    if not texts:
+        raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")
     encoding = tokenizer(texts, truncation=True, max_length=recipe.teacher.max_tokens, return_token_type_ids=False)
     trainer = MaskedLanguageTrainer(
-        model=_load(AutoModelForMaskedLM, recipe.teacher.model),
+        model=_load_model(AutoModelForMaskedLM, recipe.teacher.model),
         args=_arguments(adaptation, folder, recipe.seed, save_steps=1000, evaluate=False),
         train_dataset=Encoded(encoding),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=adaptation.mask),
@@ -114,11 +126,23 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
 
 def _run(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     checkpoints = _checkpoints(folder)
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        if not (checkpoint / TRAINER_STATE_NAME).exists():  # written last: the run was killed in the middle of this one
+            shutil.rmtree(checkpoint)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
     trainer.save_model(str(folder))
     tokenizer.save_pretrained(str(folder))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
+
+
+def _claim(folder: Path, recipe: str) -> None:
+    """Note beside the checkpoints whose they are: going on with another recipe's would make a teacher of neither."""
+    note = folder / "recipe.json"
+    if note.exists() and note.read_text(encoding="utf-8") != recipe:
+        raise RecipeError(f"{folder}: left by another recipe; remove it to start anew, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(recipe, encoding="utf-8")
 
 
 def _checkpoints(folder: Path) -> Path:
@@ -163,15 +187,37 @@ def _encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], max
 def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
     """The teacher's fast tokenizer, from a hub id or a folder. Raises ModelError."""
     tokenizer: PreTrainedTokenizerFast = _load(AutoTokenizer, source)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes up an empty one where the files are missing
+        raise ModelError(f"teacher {source}: has no tokenizer; give a folder with tokenizer.json")
     return tokenizer
 
 
+def _load_model(kind: Any, source: str, **options: Any) -> Any:
+    """In fp32, whatever the file holds: training in bare bfloat16 loses small steps."""
+    return _load(kind, source, dtype=torch.float32, **options)
+
+
 def _load(kind: Any, source: str, **options: Any) -> Any:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is wrong is raised; and a new head is no surprise
+    logging.set_tqdm_hook(_no_bar)  # for reading a file; downloads have bars of their own
     try:
         return kind.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"teacher {source}: {reason}; give a hub id or a folder with config.json") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"teacher {source}: {first_line(error)}; give a hub id or a folder with config.json") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.set_tqdm_hook(None)
+
+
+def _no_bar(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return bar(*args, **(options | {"disable": True}))
+
+
+def _check_limit(config: Any, source: str, max_tokens: int) -> None:
+    limit = getattr(config, "max_position_embeddings", max_tokens)
+    if max_tokens > limit:
+        raise ModelError(f"teacher {source}: reads at most {limit} tokens; set teacher.max_tokens = {limit} or less")
 
 
 class Teacher:
@@ -184,15 +230,28 @@ class Teacher:
         self.max_tokens = max_tokens
 
     @classmethod
-    def load(cls, source: str, max_tokens: int) -> "Teacher":
-        """Raises ModelError when the folder or hub id can't be loaded."""
-        return cls(_load(AutoModelForSequenceClassification, source), load_tokenizer(source), max_tokens)
+    def load(cls, source: str, max_tokens: int | None = None) -> "Teacher":
+        """Without `max_tokens` it reads what it can, and no more than `SHORT`. Raises ModelError when it can't be loaded
+        or is no classifier."""
+        model, found = _load_model(AutoModelForSequenceClassification, source, output_loading_info=True)
+        if found["missing_keys"]:
+            raise ModelError(f"teacher {source}: is no fine-tuned classifier (it lacks {min(found['missing_keys'])})")
+        if max_tokens is None:
+            max_tokens = min(SHORT, int(getattr(model.config, "max_position_embeddings", SHORT)))
+        _check_limit(model.config, source, max_tokens)
+        return cls(model, load_tokenizer(source), max_tokens)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels in the order of the logits."""
         names: dict[int, str] = self.model.config.id2label
         return tuple(names[i] for i in sorted(names))
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer without padding and truncation, which each call of it leaves set."""
+        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
@@ -216,7 +275,7 @@ class Teacher:
 
     def digest(self) -> str:
         """What decides its logits: weights, tokeniser, limit."""
-        digest = hashlib.sha256(f"{self.max_tokens}{self.tokenizer.backend_tokenizer.to_str()}".encode())
+        digest = hashlib.sha256(f"{self.max_tokens}{self.tokenizer_json}".encode())
         for name, weights in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(weights.detach().cpu().contiguous().numpy().tobytes())

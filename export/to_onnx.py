@@ -5,9 +5,11 @@ without `sequence_lens` would read the padding (docs/decisions/0004). A teacher 
 tables are stored as int8 with a scale for each row or column; the arithmetic of the exact graphs stays fp32.
 """
 
+import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def student_graph(student: nn.Module) -> bytes:
 def fast_graph(exact: bytes) -> bytes:
     """The same graph with an int8 LSTM (ONNX Runtime's dynamic quantisation): quicker, and its answers depend a little
     on the other rows of the batch, since activations are scaled over the whole batch."""
-    with tempfile.TemporaryDirectory() as folder:
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "exact.onnx"), Path(folder, "fast.onnx")
         source.write_bytes(exact)
         quantize_dynamic(source, target, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
@@ -160,8 +162,7 @@ class _Logits(nn.Module):
 def _exported(model: nn.Module) -> ModelProto:
     batch, length = torch.export.Dim("B", min=1, max=4096), torch.export.Dim("T", min=1, max=512)
     example = torch.ones(2, 8, dtype=torch.int64)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "teacher.onnx")
         program = torch.onnx.export(
             _Logits(model.cpu().float().eval()),
@@ -175,6 +176,18 @@ def _exported(model: nn.Module) -> ModelProto:
         assert program is not None  # with dynamo=True there is always one
         program.save(str(target), external_data=False)
         return onnx.load(target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' deprecations and advice ("torchvision is not installed", "consider pre-processing")."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _store_as_int8(proto: ModelProto) -> None:

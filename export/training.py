@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
@@ -84,6 +85,7 @@ class _Run:
         learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learning, loop.learning_rate, weight_decay=loop.weight_decay, fused=True)
         schedule = get_linear_schedule_with_warmup(optimizer, int(loop.warmup * self.steps), self.steps)
+        AcceleratorState._reset_state()  # accelerate keeps one precision a process; the run before may have had another
         self.accelerator = Accelerator(mixed_precision="bf16" if loop.bf16 else "no")
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.schedule = schedule
@@ -93,12 +95,12 @@ class _Run:
     def train(self) -> None:
         with progress_bar(self.stage.name, self.steps, "steps", done=self.standing.step) as bar:
             for indices in self._remaining():
+                if self.standing.worse >= self.stage.loop.patience:  # asked first: a resumed run may have lost it already
+                    break
                 self._step(indices)
                 self.standing.step += 1
                 if self.standing.step % self.every == 0 or self.standing.step == self.steps:
                     self._evaluate()
-                    if self.standing.worse >= self.stage.loop.patience:
-                        break
                 self._report(bar)
 
     def _step(self, indices: np.ndarray) -> None:

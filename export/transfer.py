@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.augment import augmented
 from export.datasets import Dataset
+from export.errors import DataError
 from export.objectives import UNLABELLED
 from export.progress import progress_bar
 from export.recipe import Transfer
@@ -68,14 +69,21 @@ class TransferSet:
 
 
 def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTexts:
-    """Training texts, augmented copies, unlabelled texts: none twice in its group, and none of the dev split's."""
-    train = tuple(example.text for example in data.train)
-    known = set(train) | {example.text for example in data.dev}
+    """The labelled texts, then augmented copies and unlabelled texts, none twice in its group; none of the dev split's.
+
+    Raises DataError when no labelled text is left.
+    """
+    dev = {example.text for example in data.dev}
+    labelled = [example for example in data.train if example.text not in dev]
+    if not labelled:
+        raise DataError("data.train: each of its texts stands in data.dev too; select on other rows than you train on")
+    train = tuple(example.text for example in labelled)
+    known = dev.union(train)
     sources = [augmented(train, recipe.augment, mask, np.random.default_rng(seed)), *map(shaped_texts, recipe.texts)]
     extra = [tuple(text for text in dict.fromkeys(source) if text not in known) for source in sources]
     groups = (train, *filter(None, extra))
     labels = np.full(sum(map(len, groups)), UNLABELLED, dtype=np.int64)
-    labels[: len(train)] = [example.label for example in data.train]
+    labels[: len(train)] = [example.label for example in labelled]
     return TransferTexts(groups, labels)
 
 

@@ -74,5 +74,6 @@ def _renumbered(content: dict[str, Any], kept: NDArray[np.int64]) -> dict[str, A
     new = {int(old): i for i, old in enumerate(kept)}
     vocab = {piece: new[i] for piece, i in content["model"]["vocab"].items() if i in new}
     added = [token | {"id": new[token["id"]]} for token in content["added_tokens"]]
+    vocab |= {token["content"]: token["id"] for token in added}  # else tokenizers would number them behind the others
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     return content | {"added_tokens": added, "model": content["model"] | {"vocab": vocab}}

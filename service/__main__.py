@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed while running, 2 wrong usage or settings, 3 a bundl
 """
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,9 +30,7 @@ RUNTIME, USAGE, BUNDLE = 1, 2, 3
 
 STARTED = perf_counter()
 
-cli = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 ModelsFlag = Annotated[Path | None, typer.Option(help="Folder of bundles.")]
 
@@ -44,6 +43,7 @@ def serve(**flags: Any) -> None:
     from service.app import create_app
     from service.lifecycle import Server, configure, run
 
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
     server = Server(configure(app, settings), app.lifecycle, settings.settle_seconds)
 
@@ -68,7 +68,9 @@ def classify(
     """Classify texts without a server: one line of JSON for each."""
     settings = _settings({"models": models, "default": model, "precision": precision})
     bundle = _open(settings)
-    for text in texts or _lines():
+    # Bytes that are no UTF-8 arrive as surrogates, which no tokenizer takes.
+    given = (text.encode(errors="surrogateescape").decode(errors="replace") for text in texts or ())
+    for text in given if texts else _lines():
         _say(_classified(bundle, text))
 
 
@@ -85,7 +87,7 @@ def models(models: ModelsFlag = None) -> None:
             manifest = read_manifest(place.folder)
             check_place(place.folder, manifest)
             table.add_row(*_cells(manifest))
-    except BundleError as error:
+    except (BundleError, OSError) as error:
         _fail(error)
     # Piped output has no width of its own, and cells should not be cut there.
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 240).print(table)
@@ -153,10 +155,8 @@ def _open(settings: Settings) -> "OpenBundle":
         manifests = {name: read_manifest(place.folder) for name, place in places.items()}
         name = choose_default(settings.models, list(manifests.values()), settings.default)
         check_place(places[name].folder, manifests[name])
-        return open_bundle(
-            places[name].folder, settings.precision, EngineOptions(threads=settings.student_threads)
-        )
-    except (BundleError, NoSuchModel) as error:
+        return open_bundle(places[name].folder, settings.precision, EngineOptions(threads=settings.student_threads))
+    except (BundleError, NoSuchModel, OSError) as error:
         _fail(error)
 
 
@@ -209,6 +209,8 @@ def _fail(error: Exception) -> NoReturn:
         _exit(BUNDLE, str(error))
     if isinstance(error, NoSuchModel):
         _exit(USAGE, f"{error}; choose one of them")
+    if isinstance(error, OSError):
+        _exit(RUNTIME, f"{error.filename}: {error.strerror}; may this user read it?")
     _exit(RUNTIME, f"{type(error).__name__}: {error}; this is a fault of ours, please report it")
 
 

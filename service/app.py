@@ -30,9 +30,7 @@ def create_app(settings: Settings) -> Door:
         yield
         await lifecycle.stop()
 
-    api = FastAPI(
-        title="Understudy", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False
-    )
+    api = FastAPI(title="Understudy", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     hot = routes.hot(desk)
     register(api, hot)
     for router in routes.plain(desk):

@@ -229,8 +229,7 @@ class Batcher(Generic[In, Out]):
         self._wake = threading.Condition(threading.Lock())  # guards the backlog and `_closed`
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
-            for number in range(workers)
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(workers)
         ]
         for thread in self._threads:
             thread.start()

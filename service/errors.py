@@ -15,7 +15,7 @@ Whatever else is raised becomes a 500 that only says where to look. No answer ev
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from uuid import uuid4
 
@@ -31,6 +31,7 @@ logger = logging.getLogger("understudy")
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = b"x-request-id"
 _MAX_ID = 128
+_MOST_FIELDS = 20
 RETRY_SOON = MappingProxyType({"retry-after": "1"})
 
 
@@ -189,14 +190,22 @@ def given_id(scope: Scope) -> str | None:
     return None
 
 
-def from_validation(error: ValidationError | RequestValidationError) -> ServiceError:
-    """What pydantic found, without the input itself: texts never go into answers or logs."""
+def from_validation(error: ValidationError | RequestValidationError, unsaid: tuple[str, ...] = ()) -> ServiceError:
+    """What pydantic found, without the input itself: texts never go into answers or logs.
+
+    `unsaid` are parts of a location that are ours and not the client's.
+    """
+    if isinstance(error, ValidationError) and error.error_count() > _MOST_FIELDS:
+        # Listing them would take longer than validating did, and answer more bytes than were sent.
+        return InvalidRequest.at("body", f"{error.error_count()} fields are wrong")
     found = error.errors()
     if found[0]["type"] == "json_invalid":
         return MalformedJson(found[0]["msg"])
-    return InvalidRequest(
-        tuple(FieldProblem(loc=tuple(item["loc"]), msg=item["msg"], type=item["type"]) for item in found)
-    )
+    return InvalidRequest(tuple(_field(item["loc"], item["msg"], item["type"], unsaid) for item in found))
+
+
+def _field(loc: Sequence[str | int], msg: str, kind: str, unsaid: tuple[str, ...]) -> FieldProblem:
+    return FieldProblem(loc=tuple(part for part in loc if part not in unsaid), msg=msg, type=kind)
 
 
 def handle_errors(api: FastAPI) -> None:

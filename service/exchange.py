@@ -49,14 +49,15 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+ONE, MANY = "one text", "many texts"  # tags of the union below
+
+
 def _kind(value: object) -> str:
-    return "texts" if isinstance(value, list | tuple) else "text"
+    return MANY if isinstance(value, list | tuple) else ONE
 
 
 # A list of strings is always a batch, never a pair. With the tags an error is one message, not two.
-Texts = Annotated[
-    Annotated[str, Tag("text")] | Annotated[tuple[str, ...], Tag("texts")], Discriminator(_kind)
-]
+Texts = Annotated[Annotated[str, Tag(ONE)] | Annotated[tuple[str, ...], Tag(MANY)], Discriminator(_kind)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ async def receive(desk: Desk, request: Request, wanted: type[Wanted]) -> Wanted:
     try:
         return wanted.model_validate_json(body)
     except ValidationError as error:
-        raise from_validation(error) from None  # the cause would hold the text
+        raise from_validation(error, unsaid=(ONE, MANY)) from None  # the cause would hold the text
 
 
 async def classify(
@@ -101,9 +102,7 @@ async def classify(
     except (NoSuchModel, QueueFull, Closed, RowFailed) as error:
         raise _as_answer(error) from error
     predictor.record(pending, answer)
-    return Classified(
-        predictor, answer.results, pending.tokens, pending.tokenize_s, answer.queue_s, answer.inference_s
-    )
+    return Classified(predictor, answer.results, pending.tokens, pending.tokenize_s, answer.queue_s, answer.inference_s)
 
 
 def guarded(work: Work, render: Render, meter: RouteMeter) -> Work:

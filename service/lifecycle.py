@@ -114,9 +114,10 @@ class Server(uvicorn.Server):
 
 
 def run(server: Server, door: socket.socket) -> None:
-    """Serve until a signal comes. uvicorn raises the signal again at its end: ours is then to exit with 0."""
+    """Serve until a signal comes, then exit with 0."""
+    # From before uvicorn takes them until after it gave them back, when it raises once more what it caught.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     server.run(sockets=[door])
 
 

@@ -63,14 +63,10 @@ class Metrics:
         self.rows = self._counter("rows", "Texts that were answered.", "model")
         self.tokens = self._counter("tokens", "Tokens that were answered, without padding.", "model")
         self.tokenize = self._histogram("tokenize_seconds", "Tokenising of a request.", SECONDS, "model")
-        self.queue = self._histogram(
-            "queue_seconds", "Waiting of a request for its batches.", SECONDS, "model"
-        )
+        self.queue = self._histogram("queue_seconds", "Waiting of a request for its batches.", SECONDS, "model")
         self.inference = self._histogram("inference_seconds", "Runs of a batch.", SECONDS, "model")
         self.batch_rows = self._histogram("batch_rows", "Rows of a batch.", ROWS, "model")
-        self.batch_tokens = self._histogram(
-            "batch_tokens", "Tokens of a batch, with padding.", TOKENS, "model"
-        )
+        self.batch_tokens = self._histogram("batch_tokens", "Tokens of a batch, with padding.", TOKENS, "model")
         self.queue_rows = self._gauge("queue_rows", "Rows that wait for a batch.", "model")
         self.dropped_rows = self._gauge("dropped_rows", "Rows never run: their callers had gone.", "model")
         self._ready = self._gauge("ready", "1 if this replica answers requests.")
@@ -97,6 +93,4 @@ class Metrics:
         return Gauge(name, what, labels, namespace="understudy", registry=self.registry)
 
     def _histogram(self, name: str, what: str, buckets: Iterable[float], *labels: str) -> Histogram:
-        return Histogram(
-            name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets)
-        )
+        return Histogram(name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets))

@@ -170,12 +170,8 @@ def open_catalogue(settings: Settings, metrics: Metrics) -> Catalogue:
     default = choose_default(settings.models, manifests, settings.default)
     with ThreadPoolExecutor(max_workers=len(places), thread_name_prefix="open") as threads:
         opened = list(threads.map(partial(_open, settings), places, manifests))
-    limits = Limits(
-        rows=settings.max_batch_rows, tokens=settings.max_batch_tokens, queued=settings.max_queue_rows
-    )
-    return Catalogue(
-        [Predictor(bundle, limits, _workers(settings, bundle), metrics) for bundle in opened], default
-    )
+    limits = Limits(rows=settings.max_batch_rows, tokens=settings.max_batch_tokens, queued=settings.max_queue_rows)
+    return Catalogue([Predictor(bundle, limits, _workers(settings, bundle), metrics) for bundle in opened], default)
 
 
 def _open(settings: Settings, place: BundlePath, manifest: Manifest) -> OpenBundle:

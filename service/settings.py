@@ -25,9 +25,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets other machines in.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
-    models: Path = Field(
-        Path("models"), description="Folder of bundles, <name>/<version>/; the newest is served."
-    )
+    models: Path = Field(Path("models"), description="Folder of bundles, <name>/<version>/; the newest is served.")
     default: str | None = Field(
         None, description="Model that answers when a request names none; unset: the first student by name."
     )
@@ -56,9 +54,7 @@ class Settings(BaseSettings):
     max_queue_rows: Rows = Field(
         1024, description="Rows that may wait for a model before 429; fewer fail sooner, more wait longer."
     )
-    max_request_rows: Rows = Field(
-        64, description="Most texts in a request; lower it if single ones wait too long."
-    )
+    max_request_rows: Rows = Field(64, description="Most texts in a request; lower it if single ones wait too long.")
     max_body_bytes: int = Field(
         256 * 1024,
         ge=64,
@@ -84,9 +80,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.max_request_rows > self.max_queue_rows:
-            raise ValueError(
-                "max_request_rows must not exceed max_queue_rows, or such a request can never enter"
-            )
+            raise ValueError("max_request_rows must not exceed max_queue_rows, or such a request can never enter")
         return self
 
 

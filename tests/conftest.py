@@ -1,11 +1,22 @@
 """What several test files share: a folder of small real bundles."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from service.bundle.manifest import Role
 from tests import toy
+
+if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
+    from tests.workshop import Distilled, Shop
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("understudy", derandomize=True, deadline=None)
+settings.load_profile("understudy")
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +38,39 @@ def toy_student(toy_models: Path) -> Path:
 def toy_teacher(toy_models: Path) -> Path:
     """The teacher's folder. Read only."""
     return toy_models / "toy-teacher" / "1"
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Data and an encoder. Read only."""
+    from tests import workshop
+
+    return workshop.open_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="session")
+def taught(shop: Shop) -> Path:
+    """A teacher, fine-tuned from the encoder: a Hugging Face folder. Read only."""
+    from export.teacher import fine_tune
+
+    return fine_tune(shop.teach_recipe(), shop.folder / "teacher")
+
+
+@pytest.fixture(scope="session")
+def distilled(shop: Shop, taught: Path) -> Distilled:
+    """A student, distilled from that teacher and published. Read only."""
+    from export.pipeline import Places, distill
+    from tests.workshop import Distilled
+
+    recipe, places = shop.distill_recipe(taught), Places(shop.folder / "runs", shop.folder / "models")
+    return Distilled(recipe, places, distill(recipe, places, "a test"))
+
+
+@pytest.fixture(scope="session")
+def adopted(shop: Shop, taught: Path) -> Path:
+    """That teacher as a bundle. Read only."""
+    from export.datasets import Columns
+    from export.pipeline import Places, adopt
+
+    places = Places(shop.folder / "runs", shop.folder / "models")
+    return adopt(str(taught), "toy-bert", 1, str(shop.dev), Columns(), places, "a test")

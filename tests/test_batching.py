@@ -104,14 +104,14 @@ def test_the_oldest_row_is_in_every_batch_and_no_budget_is_exceeded(
     limits = Limits(rows=most_rows, tokens=most_tokens)
     waiting = sorted(arrivals, key=lambda arrival: arrival[1])
     backlog = filled(limits, waiting)
-    seen: list[float] = []
+    left = [admitted for _, admitted in waiting]  # the oldest first
     while batch := backlog.take(now=1.0):
         assert within([entry.row for entry in batch], most_rows, most_tokens)
         taken = [entry.job.admitted for entry in batch]
-        assert min(admitted for _, admitted in waiting if admitted not in seen) in taken
-        seen += taken
-    assert sorted(seen) == sorted(admitted for _, admitted in waiting)
-    assert backlog.rows == 0
+        assert left[0] in taken
+        for admitted in taken:
+            left.remove(admitted)
+    assert (left, backlog.rows) == ([], 0)
 
 
 def filled(limits: Limits, arrivals: Sequence[tuple[int, float]]) -> Backlog[str, str]:

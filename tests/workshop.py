@@ -1,11 +1,22 @@
 """Toys for the workshop's tests: a labelled data set of our own sentences and a tiny real BERT to start from."""
 
+import contextlib
 import itertools
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from export.pipeline import Places
+from export.recipe import DistillRecipe, TeachRecipe
 
 LABELS = ("negative", "positive")
 SUBJECTS = ("the film", "this story", "her voice", "the cast", "a quiet scene", "our evening")
@@ -13,6 +24,86 @@ VERBS = ("is", "was", "seems", "stays")
 PRAISE = ("good", "warm and clever", "a joy", "lovely", "funny")
 BLAME = ("bad", "dull and slow", "a bore", "awful", "clumsy")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A workshop with data and an encoder, and nothing made yet."""
+
+    folder: Path
+    train: Path
+    dev: Path
+    unlabelled: Path
+    encoder: Path
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The recipe's table."""
+        return {"train": str(self.train), "dev": str(self.dev), "labels": list(LABELS)}
+
+    def teach_recipe(self, **changes: Any) -> TeachRecipe:
+        """Two epochs, without adaptation unless asked."""
+        loop = {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3, "bf16": False}
+        recipe = {"name": "toy", "seed": 1, "teacher": {"model": str(self.encoder), "max_tokens": 64}}
+        return TeachRecipe.model_validate(recipe | {"data": self.data, "training": loop} | changes)
+
+    def distill_recipe(self, teacher: Path, **changes: Any) -> DistillRecipe:
+        """A small student from 200 labelled, some augmented and 100 unlabelled texts."""
+        recipe = {
+            "name": "toy-student",
+            "seed": 1,
+            "teacher": {"model": str(teacher), "max_tokens": 64},
+            "data": self.data,
+            "transfer": {"augment": {"copies": 2}, "texts": [{"source": str(self.unlabelled), "limit": 100}]},
+            "student": {"embedding": 16, "hidden": 12, "dense": 8, "max_tokens": 32},
+            "training": {"epochs": 4, "batch_size": 16, "learning_rate": 2e-2, "bf16": False},
+        }
+        return DistillRecipe.model_validate(recipe | changes)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student that went the whole way."""
+
+    recipe: DistillRecipe
+    places: Places
+    bundle: Path
+
+
+def open_shop(folder: Path) -> Shop:
+    """Write data and encoder below `folder`."""
+    return Shop(folder, *write_data(folder), write_encoder(folder / "encoder"))
+
+
+def command(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """`python -m export …`, as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "export", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | OFFLINE | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def running(*arguments: object, cwd: Path) -> "Iterator[subprocess.Popen[str]]":
+    """The same, under way; killed at the end if it is still there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "export", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | OFFLINE | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
 
 
 def sentences() -> list[tuple[str, int]]:
@@ -62,5 +153,6 @@ def write_encoder(folder: Path) -> Path:
         intermediate_size=64,
         max_position_embeddings=64,
     )
+    torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     return folder

@@ -27,9 +27,7 @@ Bundles = Annotated[
     typer.Option(help="DIR, DIR:fast or DIR:exact; several times. Default: every graph in --models"),
 ]
 Models = Annotated[Path, typer.Option(help="where bundles are found when none is named")]
-Against = Annotated[
-    list[str] | None, typer.Option(help="compare with this name; several times. Default: each teacher")
-]
+Against = Annotated[list[str] | None, typer.Option(help="compare with this name; several times. Default: each teacher")]
 
 
 @app.callback()
@@ -80,9 +78,7 @@ def every_graph(models: Path) -> list[Entry]:
     newest = {place.name: place.folder for place in find_bundles(models)}
     if not newest:
         raise typer.BadParameter(f"{models} holds no bundle; name one with --bundle")
-    return [
-        Entry(folder, precision) for folder in newest.values() for precision in read_manifest(folder).graphs
-    ]
+    return [Entry(folder, precision) for folder in newest.values() for precision in read_manifest(folder).graphs]
 
 
 def places_of(names: Sequence[str], subjects: Sequence[Subject]) -> list[int]:

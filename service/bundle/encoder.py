@@ -26,9 +26,7 @@ Feeds = dict[str, Ids]
 class Encoder:
     """One tokenizer with its limits. Not changed after construction, so threads may share it."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int) -> None:
         if inputs not in _FEEDS:
             raise ValueError(f"no graph takes the inputs {', '.join(inputs)}")
         tokenizer.enable_truncation(max_tokens)

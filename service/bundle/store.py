@@ -44,9 +44,7 @@ def find_bundles(models: Path) -> list[BundlePath]:
 def check_place(folder: Path, manifest: Manifest) -> None:
     """Refuse a bundle that was copied or moved under another name."""
     if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
-        raise InvalidManifest(
-            f"{folder}: its manifest says {manifest.name}/{manifest.version}; move it there"
-        )
+        raise InvalidManifest(f"{folder}: its manifest says {manifest.name}/{manifest.version}; move it there")
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes], card: str | None) -> None:
@@ -92,9 +90,7 @@ def _move(staging: Path, folder: Path) -> None:
         staging.rename(folder)
     except OSError as error:
         if folder.exists():  # somebody published the same version meanwhile
-            raise BundleExists(
-                f"{folder}: published by another meanwhile; choose the next version"
-            ) from error
+            raise BundleExists(f"{folder}: published by another meanwhile; choose the next version") from error
         raise
     _sync(folder.parent)
 

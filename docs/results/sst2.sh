@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes every model behind docs/results/sst2.md, from the repository's root: docs/results/sst2.sh teach | distill | ablation | widths
+# DATA holds sst2/{train,dev}.tsv.gz and imdb/{train,unsup}.tsv.gz (columns text, label); TEACHER is all-MiniLM-L6-v2.
+# Without local files, leave the --set options out: the recipes name the same data and weights on the Hugging Face hub.
+set -euo pipefail
+DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
+
+labelled=(--set "data.train=$DATA/sst2/train.tsv.gz" --set "data.dev=$DATA/sst2/dev.tsv.gz" --set data.text=text)
+films=(--set "transfer.texts.0.source=$DATA/imdb/unsup.tsv.gz" --set "transfer.texts.1.source=$DATA/imdb/train.tsv.gz")
+no_films=(--set "transfer.texts=[]")
+no_copies=(--set transfer.augment.copies=0)
+
+teach() {
+  "$PYTHON" -m export teach export/recipes/sst2-teacher.toml --out runs/sst2-minilm "${labelled[@]}" \
+    --set "teacher.model=$TEACHER" --set "adaptation.texts.0.source=$DATA/imdb/unsup.tsv.gz"
+  "$PYTHON" -m export adopt runs/sst2-minilm --name sst2-minilm --dev "$DATA/sst2/dev.tsv.gz"
+}
+
+student() { # where to publish, the bundle's name, and what differs from the recipe
+  "$PYTHON" -m export distill export/recipes/tang2019-sst2.toml --models "$1" --set "name=$2" "${labelled[@]}" "${@:3}"
+}
+
+distill() { student models sst2-bilstm "${films[@]}"; }
+
+ablation() { # rows with fewer texts train for more epochs; all stop early on dev
+  student runs/ablation labels-alone "${no_films[@]}" "${no_copies[@]}" --set objective.alpha=1 --set training.epochs=12
+  student runs/ablation logits "${no_films[@]}" "${no_copies[@]}" --set training.epochs=12
+  student runs/ablation logits-augmented "${no_films[@]}" --set training.epochs=6
+  student runs/ablation logits-unlabelled "${films[@]}" "${no_copies[@]}"
+  student runs/ablation logits-both "${films[@]}"
+  "$PYTHON" -m export results runs/ablation
+}
+
+widths() {
+  student runs/widths wide-300-150 "${films[@]}" --set student.embedding=300 --set student.hidden=150 --set student.dense=200
+  "$PYTHON" -m export results runs/widths
+}
+
+"$@"

@@ -1,0 +1,229 @@
+"""The loop: what was interrupted ends as if it had not been, the best weights by dev are kept, the frozen don't move."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.objectives import logit_mse
+from export.recipe import Distillation
+from export.students import STUDENTS, Shape
+from export.training import Judge, Stage, fit
+from export.transfer import TransferSet
+
+PLACES = 12  # words of the invented language
+
+
+class Stopped(BaseException):
+    """As abrupt as a KeyboardInterrupt."""
+
+
+def transfer_set(rows: int = 96) -> TransferSet:
+    """Rows of 1 to 4 words whose logits say whether small words outweigh large ones: learnable."""
+    rng = np.random.default_rng(0)
+    words = [rng.integers(0, PLACES, size=rng.integers(1, 5)) for _ in range(rows)]
+    score = np.array([(row - PLACES / 2).mean() for row in words], np.float32)
+    return TransferSet(
+        tokens=np.concatenate(words).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum([len(row) for row in words])]),
+        logits=np.stack([score, -score], axis=1),
+        labels=(score < 0).astype(np.int64),
+    )
+
+
+DATA = transfer_set()
+
+
+def loop(**changes: Any) -> Distillation:
+    values = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "bf16": False, "patience": 99}
+    return Distillation.model_validate(values | changes)
+
+
+def stage(**changes: Any) -> Stage:
+    return Stage("toy", DATA, logit_mse, loop(**changes))
+
+
+def new_student(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return STUDENTS["bilstm"](Shape(PLACES, 6, 5, 4, labels=2, dropout=0.3))
+
+
+@torch.inference_mode()
+def closeness(student: nn.Module) -> float:
+    """Minus the mean squared distance to the teacher; more is better."""
+    parts = []
+    for length in range(1, 5):
+        rows = np.flatnonzero(DATA.lengths == length)
+        ids = torch.from_numpy(DATA.rows(rows).astype(np.int64))
+        found = student(ids, torch.full((len(rows),), length))
+        parts.append((found - torch.from_numpy(DATA.logits[rows])).square().mean(dim=1))
+    return -torch.cat(parts).mean().item()
+
+
+def scripted(*values: float) -> Judge:
+    """A judge who has made up his mind beforehand; the last value is repeated."""
+    left = list(values)
+    return lambda student: left.pop(0) if len(left) > 1 else left[0]
+
+
+def stopping_at(number: int) -> Judge:
+    """`closeness`, but the evaluation with this number never returns."""
+    calls = []
+
+    def judge(student: nn.Module) -> float:
+        calls.append(1)
+        if len(calls) == number:
+            raise Stopped
+        return closeness(student)
+
+    return judge
+
+
+def weights(student: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in student.state_dict().items()}
+
+
+def assert_equal(one: nn.Module, other: nn.Module) -> None:
+    for name, value in other.state_dict().items():
+        assert torch.equal(one.state_dict()[name], value), name
+
+
+def moved(before: dict[str, Tensor], student: nn.Module) -> set[str]:
+    return {name for name, value in student.state_dict().items() if not torch.equal(before[name], value)}
+
+
+def test_a_student_learns(tmp_path: Path) -> None:
+    student = new_student()
+    before = closeness(student.eval())
+    best = fit(student, [stage(epochs=5, learning_rate=5e-2)], closeness, tmp_path, seed=1)
+    assert best > before / 4
+    assert closeness(student.eval()) == best
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    students = [new_student() for _ in range(3)]
+    for number, (student, seed) in enumerate(zip(students, (1, 1, 2), strict=True)):
+        fit(student, [stage()], closeness, tmp_path / str(number), seed)
+    assert_equal(students[0], students[1])
+    assert moved(weights(students[0]), students[2])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, bf16: bool) -> None:
+    whole, stopped = new_student(), new_student()
+    wanted = fit(whole, [stage(bf16=bf16)], closeness, tmp_path / "whole", seed=1)
+    for number in (1, 3, 2):  # before anything was kept, then later, then later still
+        torch.manual_seed(number)  # the state of the world at the next start is another
+        with pytest.raises(Stopped):
+            fit(stopped, [stage(bf16=bf16)], stopping_at(number), tmp_path / "stopped", seed=1)
+        stopped = new_student()
+    assert fit(stopped, [stage(bf16=bf16)], closeness, tmp_path / "stopped", seed=1) == wanted
+    assert_equal(stopped, whole)
+
+
+@pytest.mark.parametrize("part", ["model.safetensors", "optimizer.bin"])
+def test_a_state_that_was_half_written_is_not_gone_on_from(tmp_path: Path, part: str) -> None:
+    whole, killed = new_student(), new_student()
+    fit(whole, [stage()], closeness, tmp_path / "whole", seed=1)
+    with pytest.raises(Stopped):
+        fit(killed, [stage()], stopping_at(3), tmp_path / "killed", seed=1)
+    (state,) = (tmp_path / "killed" / "0-toy").glob("state-*")
+    step = int(state.name.removeprefix("state-"))
+    half = state.with_name(f"state-{step + step // 2}")  # what the next one would be called
+    half.mkdir()
+    (half / part).write_bytes((state / part).read_bytes()[:50])
+    (tmp_path / "killed" / "0-toy" / "best.safetensors").write_bytes(b"half")
+    killed = new_student()
+    fit(killed, [stage()], closeness, tmp_path / "killed", seed=1)
+    assert_equal(killed, whole)
+    assert len(list((tmp_path / "killed" / "0-toy").glob("state-*"))) == 1
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    student, again = new_student(), new_student(seed=5)
+    best = fit(student, [stage()], closeness, tmp_path, seed=1)
+    assert fit(again, [stage()], stopping_at(1), tmp_path, seed=1) == best
+    assert_equal(again, student)
+
+
+def test_the_best_weights_are_kept_and_not_the_last(tmp_path: Path) -> None:
+    kept: list[dict[str, Tensor]] = []
+    values = scripted(0.5, 0.9, 0.7, 0.9, 0.1)
+
+    def judge(student: nn.Module) -> float:
+        kept.append(weights(student))
+        return values(student)
+
+    student = new_student()
+    assert fit(student, [stage()], judge, tmp_path, seed=1) == 0.9
+    assert not moved(kept[1], student)  # the first of two that are equally good
+    assert moved(kept[-1], student)
+
+
+def test_patience_stops_and_a_resumed_run_stops_at_the_same_place(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def judging(values: Judge) -> Judge:
+        def judge(student: nn.Module) -> float:
+            calls.append(1)
+            return values(student)
+
+        return judge
+
+    impatient = stage(epochs=20, patience=3)
+    assert fit(new_student(), [impatient], judging(scripted(0.1, 0.6, 0.2)), tmp_path, seed=1) == 0.6
+    assert len(calls) == 5
+    (tmp_path / "0-toy" / "finished").unlink()  # killed just before this was written
+    assert fit(new_student(), [impatient], judging(scripted(1.0)), tmp_path, seed=1) == 0.6
+    assert len(calls) == 5
+
+
+def test_dev_is_looked_at_as_often_as_asked_and_at_the_end(tmp_path: Path) -> None:
+    calls: list[bool] = []
+
+    def judge(student: nn.Module) -> float:
+        calls.append(student.training)
+        return 0.5
+
+    fit(new_student(), [stage(epochs=2.5, evaluations_per_epoch=1)], judge, tmp_path, seed=1)
+    assert calls == [False] * 3  # after epochs 1 and 2 and at the end, never with dropout
+
+
+@pytest.mark.parametrize("trainable", [("dense", "output"), ("embedding",), ("lstm.weight_hh",)])
+def test_what_is_frozen_does_not_move_and_the_rest_does(tmp_path: Path, trainable: tuple[str, ...]) -> None:
+    student = new_student()
+    before = weights(student)
+    fit(student, [replace(stage(weight_decay=0.1), trainable=trainable)], closeness, tmp_path, seed=1)
+    assert moved(before, student) == {name for name in before if name.startswith(trainable)}
+
+
+def test_a_stage_starts_from_the_best_of_the_one_before(tmp_path: Path) -> None:
+    first, both = new_student(), new_student()
+    judges: list[Callable[[nn.Module], float]] = [scripted(0.3, 0.8, 0.1), scripted(0.3, 0.8, 0.1, 0.1, 0.1, 0.1, 0.0)]
+    head = replace(stage(), name="head", trainable=("output",))
+    fit(first, [stage()], judges[0], tmp_path / "first", seed=1)
+    fit(both, [stage(), head], judges[1], tmp_path / "both", seed=1)
+    assert moved(weights(first), both) == {"output.weight", "output.bias"}
+    assert {folder.name for folder in (tmp_path / "both").iterdir()} == {"0-toy", "1-head"}
+
+
+def test_runs_of_different_precision_live_in_one_process(tmp_path: Path) -> None:
+    found = {}
+    for name, bf16 in (("a", False), ("b", True), ("c", False)):
+        found[name] = new_student()
+        fit(found[name], [stage(bf16=bf16)], closeness, tmp_path / name, seed=1)
+    assert_equal(found["a"], found["c"])
+    assert moved(weights(found["a"]), found["b"])
+    assert {value.dtype for value in found["b"].state_dict().values()} == {torch.float32}
+
+
+def test_a_fraction_of_an_epoch_is_at_least_one_step(tmp_path: Path) -> None:
+    student = new_student()
+    before = weights(student)
+    fit(student, [stage(epochs=0.001, warmup=0)], closeness, tmp_path, seed=1)
+    assert moved(before, student)

@@ -1,0 +1,191 @@
+"""The transfer set: which texts, asked once, in batches that need no padding."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from export.datasets import Dataset, Example
+from export.errors import DataError
+from export.objectives import UNLABELLED
+from export.publish import encoder_of
+from export.recipe import Augmentation, Transfer
+from export.sentences import TextSource
+from export.teacher import Teacher
+from export.transfer import SHARD, TransferTexts, collect, encode, label, length_batches
+from export.vocabulary import student_vocabulary
+from service.bundle.manifest import Role
+from tests.workshop import Shop, sentences
+
+MASK = "[MASK]"
+TRAIN = tuple(Example(text, index) for text, index in sentences()[:60])
+DEV = tuple(Example(text, index) for text, index in sentences()[60:90])
+DATA = Dataset(("negative", "positive"), TRAIN, DEV)
+BOTH = Augmentation(copies=3, p_mask=0.2, p_ngram=0.5)
+
+
+class CountingTeacher(Teacher):
+    """A real teacher that notes what it was asked."""
+
+    asked: int = 0
+    patience: int = 10**9
+
+    def logits(self, texts: Sequence[str], batch_size: int = 128) -> Iterator[NDArray[np.float32]]:
+        for found in super().logits(texts, batch_size):
+            self.asked += len(found)
+            if self.asked > self.patience:
+                raise KeyboardInterrupt
+            yield found
+
+
+@pytest.fixture
+def teacher(taught: Path) -> CountingTeacher:
+    found = CountingTeacher.load(str(taught), max_tokens=64)
+    assert isinstance(found, CountingTeacher)
+    return found
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> TextSource:
+    """Unlabelled texts; some of them stand in train or dev, some come twice."""
+    own = ["an evening of its own", "quite another film"]
+    path = tmp_path / "texts.txt"
+    path.write_text("".join(f"{text}\n" for text in [*own, TRAIN[0].text, DEV[0].text, *own]))
+    return TextSource(source=str(path))
+
+
+def test_labelled_texts_come_first_with_their_labels(texts: TextSource) -> None:
+    found = collect(DATA, Transfer(augment=BOTH, texts=(texts,)), MASK, seed=0)
+    assert found.texts[: len(TRAIN)] == tuple(example.text for example in TRAIN)
+    assert found.labels[: len(TRAIN)].tolist() == [example.label for example in TRAIN]
+    assert set(found.labels[len(TRAIN) :].tolist()) == {UNLABELLED}
+    assert len(found.labels) == len(found.texts)
+    assert [len(group) > 0 for group in found.groups] == [True] * 3
+
+
+def test_no_text_of_the_dev_split_is_learnt_from(texts: TextSource) -> None:
+    leaky = Dataset(DATA.labels, (DEV[1], *TRAIN, DEV[2]), DEV)
+    found = collect(leaky, Transfer(augment=BOTH, texts=(texts,)), MASK, seed=0)
+    assert not {example.text for example in DEV} & set(found.texts)
+    assert found.labels[: len(TRAIN)].tolist() == [example.label for example in TRAIN]
+
+
+def test_unlabelled_texts_are_new_and_come_once(texts: TextSource) -> None:
+    assert collect(DATA, Transfer(texts=(texts,)), MASK, seed=0).groups[1] == (
+        "an evening of its own",
+        "quite another film",
+    )
+
+
+def test_without_augmentation_and_texts_only_the_labelled_ones_are_left() -> None:
+    assert collect(DATA, Transfer(), MASK, seed=0).groups == (tuple(example.text for example in TRAIN),)
+
+
+def test_a_train_split_that_is_the_dev_split_is_refused() -> None:
+    with pytest.raises(DataError, match=r"each of its texts stands in data\.dev too"):
+        collect(Dataset(DATA.labels, DEV, DEV), Transfer(), MASK, seed=0)
+
+
+def test_the_same_seed_collects_the_same_texts() -> None:
+    one, same, other = (collect(DATA, Transfer(augment=BOTH), MASK, seed).texts for seed in (1, 1, 2))
+    assert one == same != other
+
+
+def test_logits_are_the_teachers_in_the_order_of_the_texts(teacher: CountingTeacher, tmp_path: Path) -> None:
+    groups = (("the film is good", "a bore"), ("our evening was lovely and her voice is awful",))
+    found = label(teacher, groups, tmp_path)
+    wanted = teacher.exact_logits([text for group in groups for text in group])
+    np.testing.assert_allclose(found, wanted, atol=0.05)  # it labels in bfloat16
+    assert found.dtype == np.float32
+
+
+def test_a_second_call_asks_the_teacher_nothing(teacher: CountingTeacher, tmp_path: Path) -> None:
+    groups = (tuple(example.text for example in TRAIN), ("one more",))
+    first = label(teacher, groups, tmp_path)
+    assert teacher.asked == 61
+    assert np.array_equal(label(teacher, groups, tmp_path), first)
+    assert np.array_equal(label(teacher, groups[1:], tmp_path), first[60:])  # another recipe with the same source
+    assert teacher.asked == 61
+
+
+def test_another_text_is_asked_for(teacher: CountingTeacher, tmp_path: Path) -> None:
+    label(teacher, (("one", "two"), ("three",)), tmp_path)
+    label(teacher, (("one", "two"), ("four",)), tmp_path)
+    assert teacher.asked == 4
+    label(teacher, (("on", "etwo"),), tmp_path)
+    assert teacher.asked == 6
+
+
+def test_another_teacher_is_asked_again(teacher: CountingTeacher, tmp_path: Path) -> None:
+    groups = (("one", "two"),)
+    first = label(teacher, groups, tmp_path)
+    teacher.max_tokens = 3
+    label(teacher, groups, tmp_path)
+    assert teacher.asked == 4
+    teacher.max_tokens = 64
+    with torch.no_grad():
+        teacher.model.get_parameter("classifier.bias").add_(1)
+    moved = label(teacher, groups, tmp_path)
+    assert teacher.asked == 6
+    np.testing.assert_allclose(moved, first + 1, atol=0.05)
+
+
+def test_interrupted_labelling_goes_on_where_it_stopped(teacher: CountingTeacher, tmp_path: Path) -> None:
+    many = tuple(f"the film number {i}" for i in range(SHARD + 200))
+    teacher.patience = SHARD + 1
+    with pytest.raises(KeyboardInterrupt):
+        label(teacher, (many,), tmp_path)
+    teacher.asked, teacher.patience = 0, 10**9
+    found = label(teacher, (many,), tmp_path)
+    assert teacher.asked == 200
+    assert len(found) == len(many)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_a_killed_run_left_half_written_is_not_read(teacher: CountingTeacher, tmp_path: Path) -> None:
+    whole = label(teacher, (("one", "two"),), tmp_path)
+    (shard,) = tmp_path.glob("*.npy")
+    shutil.copy(shard, shard.with_suffix(".1.tmp"))
+    shard.with_suffix(".1.tmp").write_bytes(shard.read_bytes()[:20])
+    shard.unlink()
+    assert np.array_equal(label(teacher, (("one", "two"),), tmp_path), whole)
+
+
+def test_a_text_without_tokens_becomes_one_pad_token(shop: Shop, teacher: CountingTeacher) -> None:
+    group = ("", "the film", "\u200b", "the cast is good")
+    vocabulary = student_vocabulary(teacher.tokenizer, group, prune=True)
+    encoder = encoder_of(vocabulary.tokenizer_json, Role.STUDENT, 3, vocabulary.pad_id)
+    logits, labels = np.zeros((4, 2), np.float32), np.arange(4)
+    found = encode(encoder, TransferTexts((group,), labels), logits, vocabulary.pad_id)
+    assert found.lengths.tolist() == [1, 2, 1, 3]
+    assert found.rows(np.array([0, 2])).tolist() == [[vocabulary.pad_id]] * 2
+    assert found.rows(np.array([1])).tolist() == encoder.encode(["the film"])
+    assert len(found) == 4
+
+
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=80), size=st.integers(1, 9), seed=st.integers(0, 999)
+)
+def test_every_row_is_in_one_batch_of_its_own_length(lengths: list[int], size: int, seed: int) -> None:
+    found = list(length_batches(np.array(lengths), size, np.random.default_rng(seed)))
+    assert sorted(int(i) for batch in found for i in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert 1 <= len(batch) <= size
+        assert len({lengths[i] for i in batch}) == 1
+    fewest = sum(-(-lengths.count(length) // size) for length in set(lengths))
+    assert len(found) == fewest
+
+
+def test_batches_are_shuffled_and_seeded() -> None:
+    def batches(seed: int) -> list[list[int]]:
+        found = length_batches(np.repeat([3, 5, 7], 20), 4, np.random.default_rng(seed))
+        return [batch.tolist() for batch in found]
+
+    assert batches(1) == batches(1) != batches(2)
+    assert batches(1) != sorted(batches(1))
