@@ -30,9 +30,11 @@ LabelColumn = Annotated[str, typer.Option(help="the column of the label")]
 def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overrides = []) -> None:  # noqa: B006
     """Fine-tune an encoder (hub id or folder) on labelled data; the teacher lies in --out."""
     from export.recipe import TeachRecipe, read_recipe
+
+    wanted = read_recipe(TeachRecipe, recipe, overrides)  # before torch is loaded: a slip is answered at once
     from export.teacher import fine_tune
 
-    _done("teacher", fine_tune(read_recipe(TeachRecipe, recipe, overrides), out))
+    _done("teacher", fine_tune(wanted, out))
 
 
 @app.command()
@@ -43,10 +45,12 @@ def distill(
     models: Models = Path("models"),
 ) -> None:
     """Distil a student from its teacher and publish it as a bundle."""
-    from export.pipeline import Places, distill
     from export.recipe import DistillRecipe, read_recipe
 
-    folder = distill(read_recipe(DistillRecipe, recipe, overrides), Places(work, models), _command())
+    wanted = read_recipe(DistillRecipe, recipe, overrides)
+    from export.pipeline import Places, distill
+
+    folder = distill(wanted, Places(work, models), _command())
     _done("student", folder)
 
 
@@ -98,7 +102,7 @@ def evaluate(
     from export.evaluation import evaluate
 
     found = evaluate(bundle, precision, data, Columns(text, label), teacher)
-    title = Text(f"{bundle} ({precision}), {found.rows} rows of {data}")  # no str: rich would read a path's [] as markup
+    title = Text(f"{bundle} ({precision}), {found.rows} rows of {data}")  # in a str, rich reads a path's [] as markup
     table = Table("metric", "value", title=title)
     agreement = {} if found.agreement is None else {"agreement with the teacher": found.agreement}
     for name, value in (found.metrics | agreement).items():

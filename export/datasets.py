@@ -138,14 +138,14 @@ def _open_bytes(path: Path) -> BinaryIO:
 
 
 def _line_in_other_encoding(path: Path) -> int:
-    """Text is decoded in blocks, so the line is looked for afterwards. Any line, a newline being the same byte in all."""
+    """Text is decoded in blocks, so the line is looked for afterwards; a newline is the same byte in all encodings."""
     number = 0
     with _open_bytes(path) as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                break
+                return number
     return number
 
 

@@ -65,7 +65,9 @@ def read_word_vectors(path: Path) -> Any:  # gensim has no types
         if kind == "fasttext":
             return load_facebook_vectors(str(path))
         return KeyedVectors.load_word2vec_format(str(path), binary=kind == "binary", no_header=kind == "glove")
-    except Exception as error:  # gensim raises whatever a bad file makes it stumble over, struct.error and TypeError too
+    except (
+        Exception
+    ) as error:  # gensim raises whatever a bad file makes it stumble over, struct.error and TypeError too
         raise RecipeError(f"student.embeddings: {path}: no word vectors ({first_line(error)})") from error
 
 
@@ -80,7 +82,7 @@ def _kind(path: Path) -> str:
     line, whole, _ = rest.partition(b"\n")
     values = line.split()[1:] if whole else line.split()[1:-1]  # the last number may be cut off
     try:
-        return "text" if values and [float(value) for value in values] else "binary"
+        return "text" if len([float(value) for value in values]) else "binary"
     except ValueError:
         return "binary"
 

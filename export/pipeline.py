@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tomli_w
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -17,9 +16,9 @@ from export.evaluation import Logits, accuracy, labels_of, report
 from export.methods import METHODS
 from export.progress import console
 from export.publish import Reference, Trained, encoder_of, free_place, publish, versions
-from export.recipe import DistillRecipe, Section
+from export.recipe import DistillRecipe, Section, as_toml
 from export.students import STUDENTS, Shape, count_parameters
-from export.teacher import Teacher, load_tokenizer
+from export.teacher import Teacher, load_tokenizer, teacher_recipe
 from export.to_onnx import fast_graph, student_graph, teacher_graph
 from export.training import Judge, fit
 from export.transfer import TransferSet, collect, encode, label
@@ -71,7 +70,7 @@ def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, plac
         max_tokens=teacher.max_tokens,
         pad_id=teacher.tokenizer.pad_token_id,
         graphs={Precision.EXACT: teacher_graph(teacher.model)},
-        lineage=Lineage(teacher=None, method="fine-tuning", recipe=tomli_w.dumps({"model": folder}), versions=versions()),
+        lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
     return publish(trained, Reference(dev, examples, logits, None), places.models, command)
 
@@ -184,11 +183,6 @@ def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     load_tokenizer(source).save_pretrained(folder)
     return folder
-
-
-def as_toml(recipe: Section) -> str:
-    """The recipe with all defaults and overrides written out."""
-    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
 def _digest(recipe: Section, transfer: TransferSet, dev: Dev) -> str:

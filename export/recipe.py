@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from export.datasets import Columns, Dataset, read_dataset
@@ -80,10 +81,11 @@ class Adaptation(Loop):
     mask: Probability = 0.15
 
 
-class FineTuning(Loop):
-    """Training on the labels; the best of several evaluations on dev is kept."""
+class SelectingLoop(Loop):
+    """A loop that is judged on dev now and then; the best of all evaluations is kept."""
 
     evaluations_per_epoch: Positive = 4
+    average: Probability = Field(default=0.998, description="decay of the weights' moving average; 0 keeps the latest")
 
 
 class TeachRecipe(Section):
@@ -94,7 +96,7 @@ class TeachRecipe(Section):
     teacher: TeacherSource
     data: Data
     adaptation: Adaptation | None = None
-    training: FineTuning
+    training: SelectingLoop
 
 
 class Augmentation(Section):
@@ -145,11 +147,10 @@ class Objective(Section):
     argmax: bool = Field(default=False, description="unlabelled rows take the teacher's label as hard label")
 
 
-class Distillation(Loop):
-    """The student's loop; the best evaluation on dev is kept."""
+class Distillation(SelectingLoop):
+    """The student's loop."""
 
-    evaluations_per_epoch: Positive = 2
-    patience: Positive = Field(default=6, description="stop after this many evaluations without a better one")
+    patience: Positive = Field(default=8, description="stop after this many evaluations without a better one")
 
 
 class DistillRecipe(Section):
@@ -184,6 +185,11 @@ def read_recipe(kind: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
         return kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first(error)}") from error
+
+
+def as_toml(recipe: Section) -> str:
+    """The recipe with all defaults and overrides written out."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
 
 
 def _override(content: dict[str, Any], override: str) -> None:

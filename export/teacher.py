@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -30,16 +32,19 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import logging
 
 from export.datasets import Example
 from export.errors import DataError, ModelError, RecipeError, first_line
-from export.recipe import Adaptation, Loop, TeachRecipe
+from export.recipe import Adaptation, Loop, TeachRecipe, as_toml
 from export.sentences import shaped_texts
 
+AVERAGE = "average.pt"
+RECIPE = "recipe.toml"
 SHORT = 128
 """Tokens that a teacher reads unless told otherwise: its users' texts are short."""
 
@@ -73,6 +78,44 @@ class MaskedLanguageTrainer(Trainer):
         return torch.nn.functional.cross_entropy(heads[0](states[asked]).float(), labels[asked])
 
 
+class AveragedTrainer(Trainer):
+    """A Trainer that judges and keeps a moving average of the weights.
+
+    Between neighbouring evaluations on a small data set the weights themselves jump by points, their average hardly
+    does (Polyak and Juditsky 1992). The best average by dev accuracy lies in `best.safetensors` beside the checkpoints.
+    """
+
+    def __init__(self, model: PreTrainedModel, decay: float, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.latest = model
+        self.best = output_folder(self) / "best.safetensors"
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        self.average.update_parameters(model)
+        return super().training_step(model, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        latest = {name: weights.clone() for name, weights in self.latest.state_dict().items()}
+        self.latest.load_state_dict(self.average.module.state_dict())
+        metrics = super().evaluate(*args, **kwargs)
+        if self.state.best_metric is None or metrics["eval_accuracy"] > self.state.best_metric:
+            save_model(self.latest, str(self.best))
+        self.latest.load_state_dict(latest)
+        return metrics
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        folder = output_folder(self) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        unfinished = folder / f"{AVERAGE}.tmp"
+        torch.save(self.average.state_dict(), unfinished)
+        unfinished.replace(folder / AVERAGE)  # whole or not at all
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.average.load_state_dict(torch.load(Path(resume_from_checkpoint, AVERAGE), weights_only=True))
+
+
 def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     """Adapt (if asked) and fine-tune; the finished teacher lies in `folder`, a Hugging Face model folder.
 
@@ -80,11 +123,11 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     data that doesn't fit, RecipeError where another recipe's checkpoints lie.
     """
     data = recipe.data.read()
-    _claim(_checkpoints(folder), recipe.model_dump_json())
     source = recipe.teacher.model
     if recipe.adaptation:
         source = str(_adapt(recipe, recipe.adaptation, folder.with_name(folder.name + ".adapted")))
     tokenizer = load_tokenizer(recipe.teacher.model)
+    set_seed(recipe.seed)  # a new head's weights are drawn when it is loaded, before the Trainer sets its seed
     names = dict(enumerate(data.labels))
     model = _load_model(
         AutoModelForSequenceClassification,
@@ -95,45 +138,68 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     )
     steps = max(1, math.ceil(len(data.train) / recipe.training.batch_size) // recipe.training.evaluations_per_epoch)
     _check_limit(model.config, recipe.teacher.model, recipe.teacher.max_tokens)
-    trainer = Trainer(
-        model=model,
+    trainer = AveragedTrainer(
+        model,
+        recipe.training.average,
         args=_arguments(recipe.training, folder, recipe.seed, save_steps=steps, evaluate=True),
         train_dataset=_encode(tokenizer, data.train, recipe.teacher.max_tokens),
         eval_dataset=_encode(tokenizer, data.dev, recipe.teacher.max_tokens),
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_accuracy,
     )
-    return _run(trainer, tokenizer, folder)
+    _claim(_checkpoints(folder), recipe.model_dump_json())
+    _train(trainer)
+    load_model(model, str(trainer.best))
+    _finish(trainer, tokenizer, folder)
+    (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
+    return folder
+
+
+def teacher_recipe(folder: str) -> str:
+    """The recipe of a teacher that `fine_tune` made; of others, only where they come from."""
+    file = Path(folder, RECIPE)
+    return file.read_text(encoding="utf-8") if file.is_file() else f'model = "{folder}"\n'
 
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     _claim(folder, recipe.model_dump_json(include={"seed", "teacher", "adaptation"}))
-    if (folder / "tokenizer.json").exists():  # what `_run` writes last
+    if (folder / "tokenizer.json").exists():  # what `_finish` writes last
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
     texts = [text for source in adaptation.texts for text in shaped_texts(source)]
     if not texts:
         raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")
     encoding = tokenizer(texts, truncation=True, max_length=recipe.teacher.max_tokens, return_token_type_ids=False)
+    set_seed(recipe.seed)
     trainer = MaskedLanguageTrainer(
         model=_load_model(AutoModelForMaskedLM, recipe.teacher.model),
         args=_arguments(adaptation, folder, recipe.seed, save_steps=1000, evaluate=False),
         train_dataset=Encoded(encoding),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=adaptation.mask),
     )
-    return _run(trainer, tokenizer, folder)
+    _train(trainer)
+    return _finish(trainer, tokenizer, folder)
 
 
-def _run(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    checkpoints = _checkpoints(folder)
+def _train(trainer: Trainer) -> None:
+    checkpoints = output_folder(trainer)
+    written_last = AVERAGE if isinstance(trainer, AveragedTrainer) else TRAINER_STATE_NAME
     for checkpoint in checkpoints.glob("checkpoint-*"):
-        if not (checkpoint / TRAINER_STATE_NAME).exists():  # written last: the run was killed in the middle of this one
+        if not (checkpoint / written_last).exists():  # the run was killed in the middle of this one
             shutil.rmtree(checkpoint)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+
+
+def _finish(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     trainer.save_model(str(folder))
     tokenizer.save_pretrained(str(folder))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    shutil.rmtree(output_folder(trainer), ignore_errors=True)
     return folder
+
+
+def output_folder(trainer: Trainer) -> Path:
+    """Where the checkpoints lie; `_arguments` always names a folder."""
+    return Path(str(trainer.args.output_dir))
 
 
 def _claim(folder: Path, recipe: str) -> None:
@@ -166,7 +232,6 @@ def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate
         eval_steps=save_steps,
         save_steps=save_steps,
         save_total_limit=2,
-        load_best_model_at_end=evaluate,
         metric_for_best_model="accuracy" if evaluate else None,
         logging_steps=100,
         report_to="none",
@@ -187,7 +252,9 @@ def _encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example], max
 def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
     """The teacher's fast tokenizer, from a hub id or a folder. Raises ModelError."""
     tokenizer: PreTrainedTokenizerFast = _load(AutoTokenizer, source)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes up an empty one where the files are missing
+    if len(tokenizer) <= len(
+        tokenizer.all_special_ids
+    ):  # transformers makes up an empty one where the files are missing
         raise ModelError(f"teacher {source}: has no tokenizer; give a folder with tokenizer.json")
     return tokenizer
 
@@ -204,7 +271,9 @@ def _load(kind: Any, source: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(source, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"teacher {source}: {first_line(error)}; give a hub id or a folder with config.json") from error
+        raise ModelError(
+            f"teacher {source}: {first_line(error)}; give a hub id or a folder with config.json"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         logging.set_tqdm_hook(None)
@@ -231,7 +300,7 @@ class Teacher:
 
     @classmethod
     def load(cls, source: str, max_tokens: int | None = None) -> "Teacher":
-        """Without `max_tokens` it reads what it can, and no more than `SHORT`. Raises ModelError when it can't be loaded
+        """Without `max_tokens` it reads what it can, at most `SHORT`. Raises ModelError when it can't be loaded
         or is no classifier."""
         model, found = _load_model(AutoModelForSequenceClassification, source, output_loading_info=True)
         if found["missing_keys"]:

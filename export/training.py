@@ -1,7 +1,7 @@
 """The training loop. It knows stages, not papers: what is learnt from, by which objective, by which weights.
 
-`accelerate` brings devices and mixed precision. Everything random hangs on one seed; the best weights by the dev metric
-are kept; an interrupted run goes on from its last evaluation.
+`accelerate` brings devices and mixed precision. Everything random hangs on one seed; a moving average of the weights
+is judged on dev and the best one kept; an interrupted run goes on from its last evaluation.
 """
 
 import json
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_linear_schedule_with_warmup
 
 from export.objectives import ObjectiveFunction
@@ -89,14 +90,15 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision="bf16" if loop.bf16 else "no")
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.schedule = schedule
-        self.accelerator.register_for_checkpointing(schedule)
+        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(loop.average))
+        self.accelerator.register_for_checkpointing(schedule, self.average)
         self.standing = self._restore()
 
     def train(self) -> None:
         with progress_bar(self.stage.name, self.steps, "steps", done=self.standing.step) as bar:
             for indices in self._remaining():
-                if self.standing.worse >= self.stage.loop.patience:  # asked first: a resumed run may have lost it already
-                    break
+                if self.standing.worse >= self.stage.loop.patience:
+                    break  # asked before the step: a resumed run may have lost its patience already
                 self._step(indices)
                 self.standing.step += 1
                 if self.standing.step % self.every == 0 or self.standing.step == self.steps:
@@ -116,14 +118,15 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
+        self.average.update_parameters(self.accelerator.unwrap_model(self.student))
 
     def _evaluate(self) -> None:
-        self.student.eval()
-        standing, metric = self.standing, self.judge(self.accelerator.unwrap_model(self.student))
+        standing, average = self.standing, self.average.module.eval()
+        metric = self.judge(average)
         standing.worse += 1
         if metric > standing.best:
             standing.best, standing.best_step, standing.worse = metric, standing.step, 0
-            save_model(self.accelerator.unwrap_model(self.student), str(self.folder / "best.safetensors"))
+            save_model(average, str(self.folder / "best.safetensors"))
         console.log(
             f"{self.stage.name}: step {standing.step} of {self.steps}, dev {metric:.4f}, best {standing.best:.4f}"
         )

@@ -32,7 +32,7 @@ SHARD = 4096
 class TransferTexts:
     """Texts by where they come from: the training set's own first, with their labels; the others are `UNLABELLED`.
 
-    A group depends on nothing but its own source and the labelled data, so recipes that share a source share its logits.
+    A group depends on its own source and the labelled data alone, so recipes that share a source share its logits.
     """
 
     groups: tuple[tuple[str, ...], ...]

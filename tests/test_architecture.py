@@ -44,19 +44,13 @@ class Rule:
             return True
         if under(module, self.banned):
             return False
-        return (
-            self.only is None
-            or module.partition(".")[0] in sys.stdlib_module_names
-            or under(module, self.only)
-        )
+        return self.only is None or module.partition(".")[0] in sys.stdlib_module_names or under(module, self.only)
 
 
 def declared(*extras: str) -> tuple[str, ...]:
     """The import names of the base dependencies and of these extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + [
-        line for extra in extras for line in project["optional-dependencies"][extra]
-    ]
+    lines = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
     names = (line.partition(">")[0].replace("-", "_") for line in lines)
     return tuple("sklearn" if name == "scikit_learn" else name for name in names)
 
@@ -233,12 +227,8 @@ ALLOWED: tuple[tuple[str, str], ...] = (
 
 
 def sources() -> list[Source]:
-    files = (
-        file for folder in ("service", "export", "tests", "models") for file in (ROOT / folder).rglob("*.py")
-    )
-    return [
-        Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files)
-    ]
+    files = (file for folder in ("service", "export", "tests", "models") for file in (ROOT / folder).rglob("*.py"))
+    return [Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files)]
 
 
 @pytest.mark.parametrize("name", CHECKS)

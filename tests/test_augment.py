@@ -66,7 +66,7 @@ def test_an_ngram_is_a_contiguous_part_of_the_length_asked_for(
 def test_every_ngram_length_and_place_occurs() -> None:
     sentence, rng = list("abcdefgh"), np.random.default_rng(0)
     found = ["".join(sample_ngram(sentence, rules(p_ngram=1), rng)) for _ in range(2000)]
-    lengths = [found_length for found_length in map(len, found)]
+    lengths = list(map(len, found))
     assert {length: round(lengths.count(length) / 2000, 1) for length in range(1, 6)} == dict.fromkeys(range(1, 6), 0.2)
     assert {text for text in found if len(text) == 1} == set(sentence)
 

@@ -14,11 +14,12 @@ from export.datasets import Columns, Example, held_out, read_dataset, read_examp
 from export.errors import DataError
 
 NAMES = ("bad", "good")
+COLUMNS = Columns()
 ROWS = (Example('she said "no"', 0), Example("a warm évening 😀", 1), Example("", 0))
 KINDS = ("rows.tsv", "rows.csv", "rows.jsonl", "rows.tsv.gz", "rows.csv.gz", "rows.jsonl.gz", "ROWS.TSV.GZ")
 
 
-def read(path: Path, columns: Columns = Columns()) -> list[Example]:
+def read(path: Path, columns: Columns = COLUMNS) -> list[Example]:
     return list(read_examples(str(path), NAMES, columns))
 
 
@@ -64,7 +65,9 @@ def test_a_line_is_counted_in_the_file_and_not_in_rows(tmp_path: Path) -> None:
 
 
 def test_labels_are_names_or_indices_and_a_name_goes_first(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": "bad"}\n{"text":"c","label":"0"}')
+    path = write(
+        tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": "bad"}\n{"text":"c","label":"0"}'
+    )
     assert [row.label for row in read(path)] == [1, 0, 0]
     crossed = write(tmp_path / "b.tsv", "text\tlabel\na\t1\nb\t0\n")
     assert [row.label for row in read_examples(str(crossed), ("1", "0"), Columns())] == [0, 1]
@@ -90,7 +93,11 @@ REFUSED = {
     "no JSON": ("a.jsonl", b'{"text": "a", "label": 0}\n{"text": \n', "a.jsonl, line 2: not JSON"),
     "no object": ("a.jsonl", b'["a", 0]\n', "a.jsonl, line 1: not a JSON object"),
     "no string": ("a.jsonl", b'{"text": 5, "label": 0}\n', "a.jsonl, line 1: the text is int, not a string"),
-    "half a pair": ("a.jsonl", b'{"text": "a \\ud83d", "label": 0}\n', "a.jsonl, line 1: the text has half a surrogate"),
+    "half a pair": (
+        "a.jsonl",
+        b'{"text": "a \\ud83d", "label": 0}\n',
+        "a.jsonl, line 1: the text has half a surrogate",
+    ),
     "another label": ("a.tsv", b"text\tlabel\na\t2\n", "a.tsv, line 2: unknown label '2'; the recipe knows bad, good"),
     "Windows-1252": ("a.tsv", b"text\tlabel\n" + b"a\tbad\n" * 9000 + b"caf\xe9\tbad\n", "a.tsv, line 9002: not UTF-8"),
     "UTF-16": ("a.csv", "text,label\n".encode("utf-16"), "a.csv, line 1: not UTF-8"),

@@ -35,7 +35,9 @@ def vectors(width: int = WIDTH, seed: int = 0) -> KeyedVectors:
 
 def write(path: Path, found: KeyedVectors) -> Path:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
-    found.save_word2vec_format(str(plain), binary=plain.suffix == ".bin", write_header=not plain.name.startswith("glove"))
+    found.save_word2vec_format(
+        str(plain), binary=plain.suffix == ".bin", write_header=not plain.name.startswith("glove")
+    )
     if plain != path:
         path.write_bytes(gzip.compress(plain.read_bytes()))
     return path
@@ -49,14 +51,14 @@ def test_a_student_as_wide_as_its_teacher_inherits_the_same_geometry() -> None:
 
 def assert_same_geometry(one: Table, other: Table) -> None:
     """The same dot products up to a scale."""
-    products = [table @ table.T for table in (one, other)]
-    np.testing.assert_allclose(*(each / np.linalg.norm(each) for each in products), atol=1e-5)
+    first, second = (table @ table.T for table in (one, other))
+    np.testing.assert_allclose(first / np.linalg.norm(first), second / np.linalg.norm(second), atol=1e-5)
 
 
 def test_a_narrower_student_keeps_the_strongest_directions() -> None:
     flat = (rng().normal(size=(50, 3)) @ rng(1).normal(size=(3, 10))).astype(np.float32)  # of rank 3
     assert_same_geometry(svd_embeddings(flat, np.arange(50), 3), flat)
-    noisy = flat + rng(2).normal(size=flat.shape).astype(np.float32) / 100
+    noisy = (flat + rng(2).normal(size=flat.shape) / 100).astype(np.float32)
     rows = svd_embeddings(noisy, np.arange(50), 3)
     best = np.linalg.svd(noisy)[1][:3]
     found = np.linalg.svd(rows)[1]

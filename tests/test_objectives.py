@@ -101,9 +101,7 @@ def test_a_batch_without_labels_gives_no_loss_and_no_gradient() -> None:
 def test_a_row_without_a_label_can_take_its_teachers() -> None:
     logits, teacher, labels = rows()
     filled = torch.where(labels == UNLABELLED, teacher.argmax(dim=1), labels)
-    torch.testing.assert_close(
-        cross_entropy_or_argmax(logits, teacher, labels), cross_entropy(logits, teacher, filled)
-    )
+    torch.testing.assert_close(cross_entropy_or_argmax(logits, teacher, labels), cross_entropy(logits, teacher, filled))
 
 
 def test_a_mixture_weighs_both_and_computes_no_term_of_weight_0() -> None:

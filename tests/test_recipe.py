@@ -46,8 +46,10 @@ def refusal(path: Path, *overrides: str) -> str:
 
 @pytest.mark.parametrize("committed", COMMITTED, ids=lambda path: path.stem)
 def test_every_committed_recipe_parses(committed: Path) -> None:
-    kind = DistillRecipe if "[student]" in committed.read_text() else TeachRecipe
-    assert read_recipe(kind, committed).name
+    if "[student]" in committed.read_text():
+        assert read_recipe(DistillRecipe, committed).name
+    else:
+        assert read_recipe(TeachRecipe, committed).name
 
 
 def test_there_are_recipes_of_both_kinds() -> None:
@@ -142,7 +144,10 @@ def test_a_file_that_is_no_recipe_is_refused(path: Path, content: bytes, message
 
 
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.toml") == f"{tmp_path}/none.toml: No such file or directory; give the path of a recipe (TOML)"
+    assert (
+        refusal(tmp_path / "none.toml")
+        == f"{tmp_path}/none.toml: No such file or directory; give the path of a recipe (TOML)"
+    )
     assert refusal(tmp_path).startswith(f"{tmp_path}: Is a directory")
 
 

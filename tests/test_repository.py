@@ -46,9 +46,7 @@ def needed(wanted: list[Requirement]) -> Iterator[str]:
         if name not in seen:
             seen.add(name)
             brought = map(Requirement, requires(name) or [])
-            queue += (
-                requirement for requirement in brought if applies(requirement) and is_loose(requirement)
-            )
+            queue += (requirement for requirement in brought if applies(requirement) and is_loose(requirement))
             yield name
 
 

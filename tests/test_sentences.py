@@ -49,7 +49,11 @@ def test_documents_are_skipped_and_counted_before_they_are_cut(source: str) -> N
 
 
 def test_short_and_long_texts_are_left_out(source: str) -> None:
-    assert shaped(source, sentences=True, min_words=3, max_words=3) == ["It was late.", "We left early.", "Was it good?"]
+    assert shaped(source, sentences=True, min_words=3, max_words=3) == [
+        "It was late.",
+        "We left early.",
+        "Was it good?",
+    ]
 
 
 def test_words_are_counted_and_not_spaces(tmp_path: Path) -> None:
@@ -61,7 +65,7 @@ def test_words_are_counted_and_not_spaces(tmp_path: Path) -> None:
 
 def test_treebank_words_are_split_and_lower_case() -> None:
     assert treebank("It's GREAT, isn't it?") == "it 's great , is n't it ?"
-    assert treebank("“So”, she said’s") == treebank("\"So\", she said's")
+    assert treebank("\u201cSo\u201d, she said\u2019s") == treebank('"So", she said\'s')
     assert treebank("") == ""
 
 

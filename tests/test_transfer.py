@@ -169,9 +169,7 @@ def test_a_text_without_tokens_becomes_one_pad_token(shop: Shop, teacher: Counti
     assert len(found) == 4
 
 
-@given(
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=80), size=st.integers(1, 9), seed=st.integers(0, 999)
-)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=80), size=st.integers(1, 9), seed=st.integers(0, 999))
 def test_every_row_is_in_one_batch_of_its_own_length(lengths: list[int], size: int, seed: int) -> None:
     found = list(length_batches(np.array(lengths), size, np.random.default_rng(seed)))
     assert sorted(int(i) for batch in found for i in batch) == list(range(len(lengths)))

@@ -154,9 +154,7 @@ def draft(
             recipe="seed = 1\n",
             versions={"numpy": np.__version__},
         ),
-        results=(
-            Measured(what="toy, exact", dataset="toy", split="dev", rows=4, metric="accuracy", value=0.5),
-        ),
+        results=(Measured(what="toy, exact", dataset="toy", split="dev", rows=4, metric="accuracy", value=0.5),),
         proof=Proof(texts=tuple(texts), logits=proof),
     )
 
@@ -175,9 +173,7 @@ def encoder(role: Role, content: bytes) -> Encoder:
     return Encoder(loaded, inputs=INPUTS[role], max_tokens=MAX_TOKENS, pad_id=VOCABULARY["[PAD]"])
 
 
-def _alone(
-    role: Role, files: Mapping[str, bytes], file: str, texts: Sequence[str]
-) -> tuple[tuple[float, ...], ...]:
+def _alone(role: Role, files: Mapping[str, bytes], file: str, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     graph, reader = open_graph(files[file]), encoder(role, files[TOKENIZER_FILE])
     rows = [graph.run(reader.collate(reader.encode([text])))[0] for text in texts]
     return tuple(tuple(row.tolist()) for row in rows)

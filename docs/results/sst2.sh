@@ -11,8 +11,8 @@ no_films=(--set "transfer.texts=[]")
 no_copies=(--set transfer.augment.copies=0)
 
 teach() {
-  "$PYTHON" -m export teach export/recipes/sst2-teacher.toml --out runs/sst2-minilm "${labelled[@]}" \
-    --set "teacher.model=$TEACHER" --set "adaptation.texts.0.source=$DATA/imdb/unsup.tsv.gz"
+  "$PYTHON" -m export teach export/recipes/sst2-teacher.toml --out runs/sst2-minilm \
+    --set "teacher.model=$TEACHER" "${labelled[@]}" --set "adaptation.texts.0.source=$DATA/imdb/unsup.tsv.gz"
   "$PYTHON" -m export adopt runs/sst2-minilm --name sst2-minilm --dev "$DATA/sst2/dev.tsv.gz"
 }
 
@@ -22,13 +22,13 @@ student() { # where to publish, the bundle's name, and what differs from the rec
 
 distill() { student models sst2-bilstm "${films[@]}"; }
 
-ablation() { # rows with fewer texts train for more epochs; all stop early on dev
+ablation() { # the last row is the committed student. Rows with fewer texts train for more epochs; all stop early on dev
   student runs/ablation labels-alone "${no_films[@]}" "${no_copies[@]}" --set objective.alpha=1 --set training.epochs=12
   student runs/ablation logits "${no_films[@]}" "${no_copies[@]}" --set training.epochs=12
   student runs/ablation logits-augmented "${no_films[@]}" --set training.epochs=6
   student runs/ablation logits-unlabelled "${films[@]}" "${no_copies[@]}"
-  student runs/ablation logits-both "${films[@]}"
   "$PYTHON" -m export results runs/ablation
+  "$PYTHON" -m export results models
 }
 
 widths() {

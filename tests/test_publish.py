@@ -1,0 +1,141 @@
+"""A bundle says what was measured of it, proves itself, and is written whole or not at all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.card import model_card
+from export.datasets import Example
+from export.errors import RecipeError
+from export.publish import FILES, PROOF_TEXTS, Reference, Trained, encoder_of, free_place, publish, versions
+from service.bundle.errors import BundleExists, GraphMismatch
+from service.bundle.manifest import Lineage, Precision, Role
+from service.bundle.runtime import open_bundle, open_graph
+from service.bundle.store import find_bundles
+from tests import toy
+
+EXAMPLES = tuple(
+    Example(text, i % 3) for i, text in enumerate(["good", "a dull film", "not bad , but too long", ""] * 9)
+)
+GRAPHS = {Precision.EXACT: toy.student_graph(), Precision.FAST: toy.rounded(toy.student_graph())}
+
+
+def trained(**changes: object) -> Trained:
+    whole = Trained(
+        name="toy",
+        version=1,
+        role=Role.STUDENT,
+        labels=toy.LABELS,
+        tokenizer_json=toy.tokenizer(special=False).decode(),
+        max_tokens=32,
+        pad_id=0,
+        graphs=GRAPHS,
+        lineage=Lineage(teacher="a teacher", method="none", recipe="seed = 1\n", versions=versions()),
+    )
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def reference(away: float = 0.0) -> Reference:
+    """The graphs' own logits moved by `away`, as if torch had said so; a teacher who always says the first label."""
+    encoder = encoder_of(trained().tokenizer_json, Role.STUDENT, 32, 0)
+    graph = open_graph(GRAPHS[Precision.EXACT])
+    rows = encoder.encode([example.text for example in EXAMPLES])
+    logits = np.concatenate([graph.run(encoder.collate([row])) for row in rows]) + np.float32(away)
+    return Reference("own sentences", EXAMPLES, logits, np.tile(np.array([[1, 0, 0]], np.float32), (len(EXAMPLES), 1)))
+
+
+def test_a_published_bundle_opens_with_each_graph(tmp_path: Path) -> None:
+    folder = publish(trained(), reference(), tmp_path, "make it")
+    assert folder == tmp_path / "toy" / "1"
+    for precision, file in FILES.items():
+        bundle = open_bundle(folder, precision)
+        assert bundle.precision is precision
+        assert bundle.manifest.graphs[precision].file == file
+        assert bundle.manifest.proof.texts == PROOF_TEXTS
+
+
+def test_distances_are_measured_and_kept(tmp_path: Path) -> None:
+    graphs = open_bundle(publish(trained(), reference(away=0.25), tmp_path, "make it")).manifest.graphs
+    assert graphs[Precision.EXACT].parity == pytest.approx(0.25, abs=1e-5)
+    assert graphs[Precision.EXACT].wander <= 1e-5
+    assert graphs[Precision.EXACT].flips == 0
+    assert graphs[Precision.FAST].tolerance > graphs[Precision.EXACT].tolerance
+
+
+def test_results_name_teacher_torch_and_every_graph(tmp_path: Path) -> None:
+    manifest = open_bundle(publish(trained(), reference(), tmp_path, "make it")).manifest
+    found = {(row.what, row.metric): row.value for row in manifest.results}
+    whats = {"its teacher, torch", "student, torch", "student, exact", "student, fast"}
+    assert set(found) == {
+        (what, metric) for what in whats for metric in ("accuracy", "macro-F1", "agreement with the teacher")
+    }
+    assert found["its teacher, torch", "accuracy"] == pytest.approx(1 / 3)
+    assert found["its teacher, torch", "agreement with the teacher"] == 1
+    assert {(row.dataset, row.split, row.rows) for row in manifest.results} == {("own sentences", "dev", len(EXAMPLES))}
+
+
+def test_a_teacher_has_nobody_to_agree_with(tmp_path: Path) -> None:
+    files = toy.teacher_files()
+    own = trained(
+        role=Role.TEACHER,
+        tokenizer_json=files["tokenizer.json"].decode(),
+        graphs={Precision.EXACT: files["model.onnx"]},
+    )
+    manifest = open_bundle(publish(own, replace(reference(), teacher_logits=None), tmp_path, "make it")).manifest
+    assert {row.what for row in manifest.results} == {"teacher, torch", "teacher, exact"}
+    assert {row.metric for row in manifest.results} == {"accuracy", "macro-F1"}
+
+
+def test_a_graph_that_reads_the_padding_is_never_published(tmp_path: Path) -> None:
+    blind = {Precision.EXACT: toy.student_graph(minds_lengths=False)}
+    with pytest.raises(Exception, match="batched, its logits differ from those alone"):
+        publish(trained(graphs=blind), reference(), tmp_path, "make it")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_graph_with_other_labels_is_never_published(tmp_path: Path) -> None:
+    with pytest.raises((GraphMismatch, ValueError)):
+        publish(trained(labels=("a", "b")), reference(), tmp_path, "make it")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_version_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    folder = publish(trained(), reference(), tmp_path, "make it")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(BundleExists):
+        publish(trained(), reference(away=1), tmp_path, "make it again")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    publish(trained(version=2), reference(), tmp_path, "make another")
+    assert [bundle.version for bundle in find_bundles(tmp_path)] == ["1", "2"]
+
+
+def test_a_place_is_asked_for_beforehand(tmp_path: Path) -> None:
+    assert free_place(tmp_path, "toy", 1) == tmp_path / "toy" / "1"
+    publish(trained(), reference(), tmp_path, "make it")
+    with pytest.raises(BundleExists, match="choose the next version"):
+        free_place(tmp_path, "toy", 1)
+    assert free_place(tmp_path, "toy", 2) == tmp_path / "toy" / "2"
+    for name in ("", "My Student", "../x", "a/b", "-x"):
+        with pytest.raises(RecipeError, match="can't name a bundle"):
+            free_place(tmp_path, name, 1)
+
+
+def test_the_card_tells_everything_to_people(tmp_path: Path) -> None:
+    folder = publish(trained(), reference(), tmp_path, "python -m export distill my.toml")
+    card = (folder / "README.md").read_text()
+    for part in (
+        "# toy, version 1",
+        *toy.LABELS,
+        "python -m export distill my.toml",
+        "seed = 1",
+        "36",
+        "32 word pieces",
+    ):
+        assert part in card
+    for file in FILES.values():
+        assert f"`{file}`" in card
+    manifest = open_bundle(folder).manifest
+    files = {file: (folder / file).read_bytes() for file in manifest.files}
+    assert card == model_card(manifest, files, "python -m export distill my.toml")

@@ -1,0 +1,157 @@
+"""A teacher is fine-tuned from any encoder, goes on after an interruption, and is refused when it is none."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from export.datasets import read_examples
+from export.errors import DataError, ModelError, RecipeError
+from export.evaluation import accuracy, labels_of
+from export.teacher import Teacher, fine_tune, load_tokenizer
+from tests.workshop import LABELS, Shop, sentences
+
+ADAPTATION = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "bf16": False}
+
+
+@pytest.fixture
+def copied(taught: Path, tmp_path: Path) -> Path:
+    """A copy of the teacher that a test may spoil."""
+    return Path(shutil.copytree(taught, tmp_path / "copied"))
+
+
+def test_a_fine_tuned_teacher_knows_its_labels_and_the_task(shop: Shop, taught: Path) -> None:
+    teacher = Teacher.load(str(taught), max_tokens=64)
+    assert teacher.labels == LABELS
+    dev = list(read_examples(str(shop.dev), LABELS, shop.teach_recipe().data.columns))
+    logits = teacher.exact_logits([example.text for example in dev])
+    assert accuracy(logits.argmax(axis=1), labels_of(dev)) > 0.9
+    assert not shop.folder.joinpath("teacher.checkpoints").exists()
+
+
+def test_the_same_recipe_gives_the_same_teacher(shop: Shop, taught: Path, tmp_path: Path) -> None:
+    again = fine_tune(shop.teach_recipe(), tmp_path / "again")
+    assert Teacher.load(str(again)).digest() == Teacher.load(str(taught)).digest()
+
+
+def test_a_teacher_is_adapted_before_it_is_fine_tuned(shop: Shop, taught: Path, tmp_path: Path) -> None:
+    texts = [{"source": str(shop.unlabelled)}]
+    recipe = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts})
+    adapted = tmp_path / "out.adapted"
+    adapted.mkdir()
+    shutil.copy(shop.encoder / "config.json", adapted)  # killed while it was writing the adapted encoder
+    found = fine_tune(recipe, tmp_path / "out")
+    assert Teacher.load(str(found)).digest() != Teacher.load(str(taught)).digest()
+    words = [AutoModel.from_pretrained(folder).get_input_embeddings().weight for folder in (shop.encoder, adapted)]
+    assert not torch.equal(*words)
+    written = (adapted / "model.safetensors").stat().st_mtime_ns
+    fine_tune(recipe, tmp_path / "out")
+    assert (adapted / "model.safetensors").stat().st_mtime_ns == written  # adapted once
+    other = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts, "mask": 0.3})
+    with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe"):
+        fine_tune(other, tmp_path / "out")
+
+
+def test_an_adaptation_without_texts_is_refused(shop: Shop, tmp_path: Path) -> None:
+    texts = [{"source": str(shop.unlabelled), "min_words": 60}]
+    with pytest.raises(DataError, match=r"adaptation\.texts: not one text fits"):
+        fine_tune(shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts}), tmp_path / "out")
+
+
+def test_checkpoints_of_another_recipe_are_refused(shop: Shop, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "out.checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "recipe.json").write_text(shop.teach_recipe(seed=2).model_dump_json())
+    with pytest.raises(RecipeError, match=r"out\.checkpoints: left by another recipe; remove it"):
+        fine_tune(shop.teach_recipe(), tmp_path / "out")
+
+
+def test_a_checkpoint_that_was_half_written_is_not_gone_on_from(shop: Shop, tmp_path: Path) -> None:
+    half = tmp_path / "out.checkpoints" / "checkpoint-50"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    (half / "trainer_state.json").write_text("{}")  # all but the average of the weights
+    assert Teacher.load(str(fine_tune(shop.teach_recipe(), tmp_path / "out"))).labels == LABELS
+
+
+def test_a_text_has_the_same_logits_alone_and_in_batches(taught: Path) -> None:
+    teacher, texts = Teacher.load(str(taught)), [text for text, _ in sentences()[:30]]
+    batched = np.concatenate(list(teacher.logits(texts, batch_size=7)))
+    np.testing.assert_allclose(batched, teacher.exact_logits(texts), atol=0.1)  # bfloat16 against fp32
+
+
+def test_a_digest_is_of_what_a_teacher_is_and_not_of_what_it_was_asked(taught: Path) -> None:
+    teacher = Teacher.load(str(taught))
+    before = teacher.digest()
+    list(teacher.logits(["one", "and two"]))
+    teacher.exact_logits(["three"])
+    assert teacher.digest() == before
+    assert Teacher.load(str(taught), max_tokens=5).digest() != before
+
+
+def test_weights_are_fp32_whatever_the_file_holds(taught: Path, copied: Path) -> None:
+    AutoModelForSequenceClassification.from_pretrained(taught).to(torch.bfloat16).save_pretrained(copied)
+    teacher = Teacher.load(str(copied))
+    assert teacher.model.dtype == torch.float32
+    assert teacher.digest()
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return spoil
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "give a hub id or a folder with config.json"),
+    "no config": (without("config.json"), "Unrecognized model"),
+    "no weights": (without("model.safetensors"), "no file named model.safetensors"),
+    "broken weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"half" * 9), "header too large"),
+    "no tokenizer": (
+        without("tokenizer.json", "tokenizer_config.json"),
+        "has no tokenizer; give a folder with tokenizer.json",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT.keys())
+def test_a_folder_that_is_no_teacher_is_refused_in_one_line(
+    copied: Path, spoil: Callable[[Path], object], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil(copied)
+    with pytest.raises(ModelError) as refusal:
+        Teacher.load(str(copied))
+    assert str(refusal.value).startswith(f"teacher {copied}: ")
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_encoder_that_was_never_fine_tuned_is_refused(shop: Shop) -> None:
+    with pytest.raises(ModelError, match=r"is no fine-tuned classifier \(it lacks classifier\.bias\)"):
+        Teacher.load(str(shop.encoder))
+
+
+def test_a_limit_that_the_encoder_does_not_reach_is_refused(shop: Shop, taught: Path, tmp_path: Path) -> None:
+    message = r"reads at most 64 tokens; set teacher\.max_tokens = 64 or less"
+    with pytest.raises(ModelError, match=message):
+        Teacher.load(str(taught), max_tokens=65)
+    with pytest.raises(ModelError, match=message):
+        fine_tune(shop.teach_recipe(teacher={"model": str(shop.encoder), "max_tokens": 65}), tmp_path / "out")
+    assert Teacher.load(str(taught)).max_tokens == 64
+
+
+def test_a_long_text_is_cut_at_the_limit(taught: Path) -> None:
+    teacher = Teacher.load(str(taught), max_tokens=8)
+    long = "the film is good " * 50
+    assert np.array_equal(teacher.exact_logits([long]), teacher.exact_logits([long + "and bad"]))
+
+
+def test_a_tokenizer_is_the_encoders_own(shop: Shop) -> None:
+    assert load_tokenizer(str(shop.encoder)).tokenize("the film") == ["the", "film"]
