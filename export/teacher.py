@@ -166,6 +166,7 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     if (folder / "tokenizer.json").exists():  # what `_finish` writes last
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
+    set_seed(recipe.seed)  # the new head's weights are drawn when it is loaded
     texts = [text for source in adaptation.texts for text in shaped_texts(source)]
     if not texts:
         raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")

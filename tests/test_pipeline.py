@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from export.datasets import Columns
 from export.errors import ModelError, RecipeError
@@ -134,7 +135,9 @@ def test_an_interrupted_teacher_goes_on(shop: Shop, taught: Path, tmp_path: Path
     assert "export: interrupted; run the same command again to go on" in said.splitlines()
     assert "Traceback" not in said
     assert not out.exists()
-    assert Teacher.load(str(fine_tune(recipe, out))).digest() == Teacher.load(str(taught)).digest()
+    resumed, whole = (Teacher.load(str(folder)).model.state_dict() for folder in (fine_tune(recipe, out), taught))
+    for name, weights in whole.items():  # two processes do not add up to the last bit; a lost step moves them by 1e-2
+        torch.testing.assert_close(resumed[name], weights, atol=1e-4, rtol=0)
 
 
 def test_another_teacher_at_the_same_place_is_another_run(shop: Shop, taught: Path, tmp_path: Path) -> None:
