@@ -62,14 +62,13 @@ def adopt(
     version: Annotated[int, typer.Option(help="the bundle's version")] = 1,
     text: TextColumn = "text",
     label: LabelColumn = "label",
-    work: Work = Path("runs"),
     models: Models = Path("models"),
 ) -> None:
     """Publish a Hugging Face classifier as a teacher bundle."""
     from export.datasets import Columns
-    from export.pipeline import Places, adopt
+    from export.pipeline import adopt
 
-    folder = adopt(model, name, version, dev, Columns(text, label), Places(work, models), _command())
+    folder = adopt(model, name, version, dev, Columns(text, label), models, _command())
     _done("teacher", folder)
 
 

@@ -55,9 +55,9 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     return _publish_student(recipe, places, command, student, vocabulary, teacher, data, dev)
 
 
-def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, places: Places, command: str) -> Path:
+def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, models: Path, command: str) -> Path:
     """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder."""
-    free_place(places.models, name, version)
+    free_place(models, name, version)
     teacher = Teacher.load(folder)
     examples = read_labelled(dev, teacher.labels, columns)
     logits = teacher.exact_logits([example.text for example in examples])
@@ -72,7 +72,7 @@ def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, plac
         graphs={Precision.EXACT: teacher_graph(teacher.model)},
         lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    return publish(trained, Reference(dev, examples, logits, None), places.models, command)
+    return publish(trained, Reference(dev, examples, logits, None), models, command)
 
 
 def load_teacher(recipe: DistillRecipe) -> Teacher:

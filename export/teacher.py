@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -158,7 +159,7 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
 def teacher_recipe(folder: str) -> str:
     """The recipe of a teacher that `fine_tune` made; of others, only where they come from."""
     file = Path(folder, RECIPE)
-    return file.read_text(encoding="utf-8") if file.is_file() else f'model = "{folder}"\n'
+    return file.read_text(encoding="utf-8") if file.is_file() else tomli_w.dumps({"model": folder})
 
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
@@ -166,7 +167,6 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     if (folder / "tokenizer.json").exists():  # what `_finish` writes last
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
-    set_seed(recipe.seed)  # the new head's weights are drawn when it is loaded
     texts = [text for source in adaptation.texts for text in shaped_texts(source)]
     if not texts:
         raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")

@@ -158,7 +158,7 @@ def test_a_version_that_is_there_is_refused_before_anything_is_done(
     with pytest.raises(BundleExists, match="choose the next version"):
         distill(distilled.recipe, elsewhere, "a test")
     with pytest.raises(BundleExists, match="choose the next version"):
-        adopt("nowhere", adopted.parent.name, 1, str(shop.dev), Columns(), elsewhere, "a test")
+        adopt("nowhere", adopted.parent.name, 1, str(shop.dev), Columns(), elsewhere.models, "a test")
     assert not elsewhere.work.exists()
     assert contents(distilled.places.models) == before
 

@@ -31,8 +31,11 @@ ablation() { # the last row is the committed student. Rows with fewer texts trai
   "$PYTHON" -m export results models
 }
 
-widths() {
-  student runs/widths wide-300-150 "${films[@]}" --set student.embedding=300 --set student.hidden=150 --set student.dense=200
+widths() { # tried on a smaller transfer set, 551,593 texts, before the weights were averaged
+  small=(--set transfer.texts.0.documents=25000 --set training.epochs=4 --set training.average=0)
+  small+=(--set training.evaluations_per_epoch=2)
+  student runs/widths bilstm-128-128-128 "${films[@]}" "${small[@]}"
+  student runs/widths bilstm-256-128-256 "${films[@]}" "${small[@]}" --set student.embedding=256 --set student.dense=256
   "$PYTHON" -m export results runs/widths
 }
 
