@@ -58,7 +58,7 @@ def distill(
 def adopt(
     model: Annotated[str, typer.Argument(help="a fine-tuned classifier: hub id or folder")],
     name: Annotated[str, typer.Option(help="the bundle's name")],
-    dev: Annotated[str, typer.Option(help="labelled data to measure it on")],
+    dev: Annotated[str, typer.Option(help="data to measure it on; labelled, if it chooses one label")],
     version: Annotated[int, typer.Option(help="the bundle's version")] = 1,
     text: TextColumn = "text",
     label: LabelColumn = "label",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.bundle.manifest import Manifest, Measured, Role
+from service.bundle.manifest import Manifest, Measured, Role, Task
 
 LIMITS = {
     Role.STUDENT: (
@@ -16,12 +16,19 @@ LIMITS = {
 }
 
 
+TASKS = {
+    Task.SINGLE_LABEL: "single-label classification",
+    Task.MULTI_LABEL: "multi-label classification",
+    Task.REGRESSION: "regression",
+}
+
+
 def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> str:
     """Markdown: labels, data, results, graphs, sizes, limits, command and recipe."""
     lineage = manifest.lineage
     parts = {
         "Results": [
-            *_results(manifest.results),
+            *(_results(manifest.results) if manifest.results else ["None were measured."]),
             "",
             "The dev split selected the best of several evaluations, so its figures flatter a little.",
         ],
@@ -42,7 +49,7 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
     head = [
         f"# {manifest.name}, version {manifest.version}",
         "",
-        f"A {manifest.role} for {manifest.task} classification: {', '.join(manifest.labels)}.",
+        f"A {manifest.role} for {TASKS[manifest.task]}: {', '.join(manifest.labels)}.",
         f"Method: {lineage.method}. Teacher: {lineage.teacher or 'none, it is one'}.",
     ]
     body = [line for title, lines in parts.items() for line in ("", f"## {title}", "", *lines)]

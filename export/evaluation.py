@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from export.datasets import Columns, Example, held_out
 from export.errors import ModelError
 from service.bundle.encoder import Row
-from service.bundle.manifest import Precision
+from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import OpenBundle, open_bundle
 
 BATCH = 32
@@ -90,16 +90,32 @@ def run_batches(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], ord
     return logits
 
 
+def decisions(task: Task, logits: Logits) -> Labels:
+    """What each row's logits decide, (N, ·): the best label, or yes and no for each; numbers decide nothing."""
+    match task:
+        case Task.SINGLE_LABEL:
+            return np.asarray(logits.argmax(axis=1, keepdims=True))
+        case Task.MULTI_LABEL:
+            return (logits >= 0).astype(np.int64)
+        case Task.REGRESSION:
+            return np.empty((len(logits), 0), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Wander:
     """How far answers depend on their neighbours in the batch."""
 
     largest: float  # largest change of a logit between alone and in a shuffled batch
-    flips: float  # share of rows whose label changed in at least one of the shuffles
+    flips: float  # share of rows whose decision changed in at least one of the shuffles
     alone: Logits  # (N, L), each row run by itself
 
 
-def wander(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], seed: int = 0) -> Wander:
+def wander(
+    run: Callable[[Sequence[Row]], Logits],
+    rows: Sequence[Row],
+    task: Task = Task.SINGLE_LABEL,
+    seed: int = 0,
+) -> Wander:
     """Run each row alone, then in SHUFFLES random batches of mixed lengths, and compare."""
     alone = np.concatenate([run([row]) for row in rows])
     rng = np.random.default_rng(seed)
@@ -107,5 +123,5 @@ def wander(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], seed: in
     for _ in range(SHUFFLES):
         together = run_batches(run, rows, rng.permutation(len(rows)).tolist())
         largest = max(largest, float(np.abs(together - alone).max()))
-        changed |= together.argmax(axis=1) != alone.argmax(axis=1)
+        changed |= (decisions(task, together) != decisions(task, alone)).any(axis=1)
     return Wander(largest, float(changed.mean()), alone)

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export import inherit
-from export.datasets import Columns, Dataset, Example, read_labelled
-from export.errors import ModelError, first_line
+from export.datasets import Columns, Dataset, Example, read_labelled, read_texts
+from export.errors import DataError, ModelError, first_line
 from export.evaluation import Logits, accuracy, labels_of, report
 from export.methods import METHODS
 from export.progress import console
@@ -24,7 +24,7 @@ from export.training import Judge, fit
 from export.transfer import TransferSet, collect, encode, label
 from export.vocabulary import Vocabulary, student_vocabulary
 from service.bundle.encoder import Encoder
-from service.bundle.manifest import Lineage, Precision, Role
+from service.bundle.manifest import Lineage, Precision, Role, Task
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,25 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
 
 
 def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, models: Path, command: str) -> Path:
-    """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder."""
+    """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder.
+
+    The metrics are for one label a row: of models for other tasks, only the graph is measured, on the texts.
+    """
     free_place(models, name, version)
     teacher = Teacher.load(folder)
-    examples = read_labelled(dev, teacher.labels, columns)
-    logits = teacher.exact_logits([example.text for example in examples])
+    if teacher.task is Task.SINGLE_LABEL:
+        examples = read_labelled(dev, teacher.labels, columns)
+        texts, labels = [example.text for example in examples], labels_of(examples)
+    else:
+        texts, labels = list(read_texts(dev, columns.text)), None
+    if not texts:
+        raise DataError(f"{dev}: has no rows, so there is nothing to measure")
+    logits = teacher.exact_logits(texts)
     trained = Trained(
         name=name,
         version=version,
         role=Role.TEACHER,
+        task=teacher.task,
         labels=teacher.labels,
         tokenizer_json=teacher.tokenizer_json,
         max_tokens=teacher.max_tokens,
@@ -72,12 +82,15 @@ def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, mode
         graphs={Precision.EXACT: teacher_graph(teacher.model)},
         lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    return publish(trained, Reference(dev, examples, logits, None), models, command)
+    return publish(trained, Reference(dev, texts, labels, logits, None), models, command)
 
 
 def load_teacher(recipe: DistillRecipe) -> Teacher:
-    """Raises ModelError when the teacher has other labels than the recipe, or in another order, or can't mask."""
+    """Raises ModelError when the teacher has another task, other labels than the recipe or in another order, or can't
+    mask."""
     teacher = Teacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
+    if teacher.task is not Task.SINGLE_LABEL:
+        raise ModelError(f"teacher {recipe.teacher.model}: does {teacher.task}; students learn single-label tasks")
     if teacher.labels != recipe.data.labels:
         raise ModelError(
             f"teacher {recipe.teacher.model} knows the labels {', '.join(teacher.labels)}; "
@@ -159,6 +172,7 @@ def _publish_student(
         name=recipe.name,
         version=recipe.version,
         role=Role.STUDENT,
+        task=Task.SINGLE_LABEL,
         labels=data.labels,
         tokenizer_json=vocabulary.tokenizer_json,
         max_tokens=recipe.student.max_tokens,
@@ -168,9 +182,10 @@ def _publish_student(
             teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
         ),
     )
-    beside = teacher.exact_logits([example.text for example in data.dev])
-    reference = Reference(recipe.data.dev, data.dev, torch_logits(student, dev), beside)
-    console.log(report(reference.torch_logits, labels_of(data.dev), beside))
+    texts, labels = [example.text for example in data.dev], labels_of(data.dev)
+    beside = teacher.exact_logits(texts)
+    reference = Reference(recipe.data.dev, texts, labels, torch_logits(student, dev), beside)
+    console.log(report(reference.torch_logits, labels, beside))
     return publish(trained, reference, places.models, command)
 
 

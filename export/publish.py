@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from export.card import model_card
-from export.datasets import Example
 from export.errors import RecipeError
-from export.evaluation import Logits, Wander, labels_of, report, run_batches, wander
-from service.bundle.encoder import Encoder
+from export.evaluation import Labels, Logits, Wander, report, run_batches, wander
+from service.bundle.encoder import Encoder, Row
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import (
     FORMAT,
@@ -54,6 +53,7 @@ class Trained:
     name: str
     version: int
     role: Role
+    task: Task
     labels: tuple[str, ...]
     tokenizer_json: str
     max_tokens: int
@@ -67,7 +67,8 @@ class Reference:
     """What the graphs are measured against on dev: the labels, torch's logits of this network, the teacher's."""
 
     dataset: str
-    examples: Sequence[Example]
+    texts: Sequence[str]
+    labels: Labels | None  # (N,); none where the metrics can't use them
     torch_logits: Logits  # (N, L)
     teacher_logits: Logits | None  # (N, L); none for a teacher itself
 
@@ -82,15 +83,15 @@ def publish(trained: Trained, reference: Reference, models: Path, command: str) 
         name=trained.name,
         version=str(trained.version),
         role=trained.role,
-        task=Task.SINGLE_LABEL,
+        task=trained.task,
         labels=trained.labels,
-        inputs=INPUTS[trained.role],
+        inputs=INPUTS[trained.role, 1],
         max_tokens=trained.max_tokens,
         pad_id=trained.pad_id,
         graphs={precision: _declared(precision, of, reference) for precision, of in measured.items()},
         files=digests(files),
         lineage=trained.lineage,
-        results=_results(trained.role, measured, reference),
+        results=() if reference.labels is None else _results(trained.role, measured, reference, reference.labels),
         proof=_proof(trained),
     )
     folder = models / manifest.name / manifest.version
@@ -112,7 +113,7 @@ def free_place(models: Path, name: str, version: int) -> Path:
 def encoder_of(tokenizer_json: str, role: Role, max_tokens: int, pad_id: int) -> Encoder:
     """The encoder that a server will make of this tokenizer."""
     tokenizer = Tokenizer.from_str(tokenizer_json)
-    return Encoder(tokenizer, inputs=INPUTS[role], max_tokens=max_tokens, pad_id=pad_id)
+    return Encoder(tokenizer, inputs=INPUTS[role, 1], max_tokens=max_tokens, pad_id=pad_id)
 
 
 def versions() -> dict[str, str]:
@@ -128,13 +129,13 @@ class _Measurement:
 
 def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measurement:
     encoder, session = _encoder(trained), open_graph(graph)
-    rows = encoder.encode([example.text for example in reference.examples])
+    rows = encoder.encode(reference.texts)
     by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
-    def run(batch: Sequence[list[int]]) -> Logits:
+    def run(batch: Sequence[Row]) -> Logits:
         return session.run(encoder.collate(batch))
 
-    return _Measurement(wander(run, rows), run_batches(run, rows, by_length))
+    return _Measurement(wander(run, rows, trained.task), run_batches(run, rows, by_length))
 
 
 def _declared(precision: Precision, measured: _Measurement, reference: Reference) -> Graph:
@@ -149,16 +150,18 @@ def _declared(precision: Precision, measured: _Measurement, reference: Reference
     )
 
 
-def _results(role: Role, measured: Mapping[Precision, _Measurement], reference: Reference) -> tuple[Measured, ...]:
+def _results(
+    role: Role, measured: Mapping[Precision, _Measurement], reference: Reference, labels: Labels
+) -> tuple[Measured, ...]:
     answers = {f"{role}, {precision}": of.batched for precision, of in measured.items()}
     answers = {f"{role}, torch": reference.torch_logits} | answers
     if reference.teacher_logits is not None:
         answers = {"its teacher, torch": reference.teacher_logits} | answers
-    return tuple(row for what, logits in answers.items() for row in _rows(what, logits, reference))
+    return tuple(row for what, logits in answers.items() for row in _rows(what, logits, reference, labels))
 
 
-def _rows(what: str, logits: Logits, reference: Reference) -> list[Measured]:
-    found = report(logits, labels_of(reference.examples), reference.teacher_logits)
+def _rows(what: str, logits: Logits, reference: Reference, labels: Labels) -> list[Measured]:
+    found = report(logits, labels, reference.teacher_logits)
     values = found.metrics | ({} if found.agreement is None else {"agreement with the teacher": found.agreement})
     return [
         Measured(what=what, dataset=reference.dataset, split="dev", rows=found.rows, metric=name, value=value)

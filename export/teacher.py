@@ -43,6 +43,7 @@ from export.datasets import Example
 from export.errors import DataError, ModelError, RecipeError, first_line
 from export.recipe import Adaptation, Loop, TeachRecipe, as_toml
 from export.sentences import shaped_texts
+from service.bundle.manifest import Task
 
 AVERAGE = "average.pt"
 RECIPE = "recipe.toml"
@@ -316,6 +317,15 @@ class Teacher:
         """The labels in the order of the logits."""
         names: dict[int, str] = self.model.config.id2label
         return tuple(names[i] for i in sorted(names))
+
+    @property
+    def task(self) -> Task:
+        """What its logits mean, as transformers' own text-classification pipeline reads the configuration."""
+        if self.model.config.problem_type == "regression":
+            return Task.REGRESSION
+        if self.model.config.problem_type == "multi_label_classification" or self.model.config.num_labels == 1:
+            return Task.MULTI_LABEL
+        return Task.SINGLE_LABEL
 
     @property
     def tokenizer_json(self) -> str:

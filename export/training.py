@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from transformers import get_linear_schedule_with_warmup
 
 from export.objectives import ObjectiveFunction
@@ -48,6 +48,21 @@ class Standing:
     best: float = -math.inf
     best_step: int = 0
     worse: int = 0  # evaluations since the best one
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """The update of an exponential moving average that warms up, for `AveragedModel`.
+
+    A student starts at random weights, so a short run's average must forget them: of the n-th update the decay is
+    min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    @torch.no_grad()
+    def update(averages: Sequence[Tensor], latest: Sequence[Tensor], updates: Tensor | int) -> None:
+        warm = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        torch._foreach_lerp_(list(averages), list(latest), 1 - warm)
+
+    return update
 
 
 def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path, seed: int) -> float:
@@ -90,7 +105,7 @@ class _Run:
         self.accelerator = Accelerator(mixed_precision="bf16" if loop.bf16 else "no")
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.schedule = schedule
-        self.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(loop.average))
+        self.average = AveragedModel(student, multi_avg_fn=moving_average(loop.average))
         self.accelerator.register_for_checkpointing(schedule, self.average)
         self.standing = self._restore()
 

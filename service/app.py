@@ -6,37 +6,69 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from service import routes
+from service.catalogue import Catalogue
 from service.door import Door, register
 from service.errors import handle_errors
 from service.exchange import Desk
+from service.gate import Gate
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.predictors import open_catalogue
 from service.settings import Settings
+from service.telemetry import dropped_lines, open_witness
+
+PATIENCE_S = 2.0
+"""For traces that were not sent yet, at the end."""
+
+
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+"""FastAPI has telemetry of its own, which an environment variable switches on and which sends paths and bodies."""
 
 
 def create_app(settings: Settings) -> Door:
-    """An ASGI application with a registry, queues and threads of its own; the models open when it starts."""
+    """An ASGI application with a registry, queues and threads of its own; the models open when it starts.
+
+    Raises SettingProblem where a setting asks for what is not there.
+    """
     metrics = Metrics()
-    lifecycle = Lifecycle(partial(open_catalogue, settings, metrics), settings.drain_seconds)
+    lifecycle = Lifecycle(partial(Catalogue, settings, metrics), settings)
+    gate = Gate(settings)
+    witness = open_witness(settings, _version())
+    desk = Desk(settings, lifecycle, metrics, gate, witness)
+    lifecycle.on_look = gate.reload
     metrics.watch_ready(lambda: lifecycle.unready() is None)
-    desk = Desk(settings, lifecycle, metrics)
+    metrics.watch_log(dropped_lines)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         lifecycle.start()
         yield
         await lifecycle.stop()
+        if witness is not None:
+            witness.close(PATIENCE_S)
 
-    api = FastAPI(title="Understudy", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False)
+    api = FastAPI(
+        title="Understudy",
+        version=_version(),
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )
     hot = routes.hot(desk)
-    register(api, hot)
+    register(api, hot, settings.max_body_bytes)
     for router in routes.plain(desk):
         api.include_router(router)
-    handle_errors(api)
-    return Door(api, hot, lifecycle)
+    handle_errors(api, routes.dialect_of)
+    return Door(api, hot, desk, routes.dialect_of)
 
 
 def _version() -> str:

@@ -3,18 +3,31 @@
 It knows paths and schemas. It knows nothing of what an endpoint does.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from re import Pattern
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import PROBLEM_TYPE, Problem, Work
-from service.lifecycle import Lifecycle
+from service.call import EVERYWHERE, Call, Reply
+from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
+from service.exchange import Answering, Desk, too_large
+from service.gate import access_of
+from service.telemetry import Visit
+
+WATCH_AFTER_S = 0.05
+"""Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""
+
+OTHER = "other"
+"""Stands in metrics and logs for paths that no route has."""
 
 REF = "#/components/schemas/{model}"
 
@@ -25,9 +38,12 @@ _REFUSALS = MappingProxyType(
         413: "More bytes than max_body_bytes",
         415: "Not JSON by its Content-Type",
         422: "JSON, but not what the route takes",
+        401: "No key, or one that is not known",
+        403: "The key does not allow this",
         429: "The queue is full; nothing was run",
         500: "The model failed on a row of this request",
         503: "Loading, draining, or a worker is dead",
+        504: "The time for the request was over",
     }
 )
 
@@ -36,39 +52,142 @@ _REFUSALS = MappingProxyType(
 class HotRoute:
     """A POST endpoint that both ways lead to."""
 
-    path: str
-    endpoint: Work
+    path: str  # as in the OpenAPI document
+    endpoint: Answering
     summary: str
     request: type[BaseModel]
     response: type[BaseModel]
-    error: type[BaseModel]
+    pattern: Pattern[str] | None = None  # of the path, where it has parameters
 
 
 class Door:
-    """The outermost ASGI application."""
+    """The outermost ASGI application, but for CORS."""
 
-    def __init__(self, api: FastAPI, routes: Sequence[HotRoute], lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, api: FastAPI, routes: Sequence[HotRoute], desk: Desk, dialect_of: Callable[[str], Dialect]
+    ) -> None:
         self.api = api
-        self.lifecycle = lifecycle
+        self.desk = desk
+        self.lifecycle = desk.lifecycle
         self._app: ASGIApp = api
-        self._hot = {("POST", route.path): route.endpoint for route in routes}
+        self._dialect_of = dialect_of
+        self._max_body_bytes = desk.settings.max_body_bytes
+        self._plain = {route.path: route.endpoint for route in routes if route.pattern is None}
+        self._patterns = [(route.pattern, route.endpoint) for route in routes if route.pattern is not None]
+        hot = {route.path for route in routes}
+        paths = {route.path for route in api.routes if isinstance(route, APIRoute)} - hot | {OTHER}
+        self._meters = {path: desk.metrics.of_route(path) for path in sorted(paths)}
+
+    def hot(self, method: str, path: str) -> Answering | None:
+        """The endpoint behind a hot path."""
+        if method != "POST":
+            return None
+        endpoint = self._plain.get(path)
+        if endpoint is not None:
+            return endpoint
+        return next((endpoint for pattern, endpoint in self._patterns if pattern.fullmatch(path)), None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            endpoint = self._hot.get((scope["method"], scope["path"]))
-            if endpoint is not None:
-                response = await endpoint(Request(scope, receive, send))
-                return await response(scope, receive, send)
-        return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        endpoint = self.hot(scope["method"], scope["path"])
+        if endpoint is None:
+            return await self._pass_on(scope, receive, send)
+        return await _send(send, await through_asgi(endpoint, scope, receive, self._max_body_bytes))
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To FastAPI, if the gate lets it; counted and told of like the hot routes."""
+        call = Call(scope["method"], scope["path"], scope["headers"], b"", None)
+        witness = self.desk.witness
+        trace = None if witness is None else witness.begin(call.method, OTHER, call.headers)
+        status = ClientGone.status
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *EVERYWHERE]
+            await send(message)
+
+        try:
+            call.key = self.desk.gate.admit(access_of(call.method, call.path), call.headers)
+            await self._app(scope, receive, sent)
+        except ServiceError as error:  # only the gate's: FastAPI answers those of its routes
+            reply = respond(error, call.headers, self._dialect_of(call.path))
+            status = reply.status
+            await _send(send, reply)
+        finally:
+            seconds = perf_counter() - call.started
+            route = getattr(scope.get("route"), "path", OTHER)
+            self._meters.get(route, self._meters[OTHER]).count(status, seconds)
+            if witness is not None:
+                witness.end(trace, Visit(call.method, route, status, seconds, given_id(call.headers), call.key))
 
 
-def register(api: FastAPI, routes: Sequence[HotRoute]) -> None:
+async def _send(send: Send, reply: Reply) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.all_headers()})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+async def through_asgi(endpoint: Answering, scope: Scope, receive: Receive, max_body_bytes: int) -> Reply:
+    """Read the body within its limit, and answer; a client that leaves cancels the work."""
+    client = scope.get("client")
+    call = Call(scope["method"], scope["path"], scope["headers"], b"", client[0] if client else None)
+    try:
+        call.body = await _read_body(scope, receive, max_body_bytes)
+    except ServiceError as error:
+        return endpoint.refuse(error, call)
+    work = asyncio.ensure_future(endpoint(call))
+    watch: asyncio.Task[None] | None = None
+    try:
+        await asyncio.wait({work}, timeout=WATCH_AFTER_S)
+        if not work.done():
+            watch = asyncio.create_task(_cancel_when_gone(receive, work))
+        return await work
+    except asyncio.CancelledError:
+        work.cancel()  # whether we were cancelled ourselves, or it was because the client left
+        if watch is None or not watch.done():
+            raise
+        return Reply(b"", ClientGone.status)  # nobody reads it
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+async def _cancel_when_gone(receive: Receive, work: "asyncio.Future[Reply]") -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass  # the body is complete, so whatever this is, it is not for us
+    work.cancel()
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The body, but never more than the limit: its length may be undeclared or a lie."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise too_large(limit)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its request was complete")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def register(api: FastAPI, routes: Sequence[HotRoute], max_body_bytes: int) -> None:
     """Let FastAPI route to them too, and describe them with the schemas of their own pydantic models."""
     for route in routes:
         api.add_api_route(
             route.path,
-            route.endpoint,
+            _twin(route.endpoint, max_body_bytes),
             methods=["POST"],
+            name=route.path,
             summary=route.summary,
             response_model=None,
             openapi_extra=_described(route),
@@ -85,10 +204,22 @@ def register(api: FastAPI, routes: Sequence[HotRoute]) -> None:
     api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it
 
 
+def _twin(endpoint: Answering, max_body_bytes: int) -> Callable[[Request], Awaitable[Response]]:
+    """The same endpoint as FastAPI calls it."""
+
+    async def answer(request: Request) -> Response:
+        reply = await through_asgi(endpoint, request.scope, request.receive, max_body_bytes)
+        response = Response(reply.body, reply.status)
+        response.raw_headers = reply.all_headers()
+        return response
+
+    return answer
+
+
 def _described(route: HotRoute) -> dict[str, Any]:
-    media_type = PROBLEM_TYPE if route.error is Problem else "application/json"
+    media_type = route.endpoint.dialect.media_type.decode()
     refusals = {
-        str(status): {"description": why, "content": _content(route.error, media_type)}
+        str(status): {"description": why, "content": _content(route.endpoint.dialect.body, media_type)}
         for status, why in _REFUSALS.items()
     }
     done = {"200": {"description": "Scores", "content": _content(route.response, "application/json")}}
@@ -102,7 +233,7 @@ def _content(model: type[BaseModel], media_type: str) -> Mapping[str, Any]:
 
 def _schemas(routes: Sequence[HotRoute]) -> dict[str, Any]:
     requests = {(route.request, "validation") for route in routes}
-    answers = {(model, "serialization") for route in routes for model in (route.response, route.error)}
+    answers = {(model, "serialization") for route in routes for model in (route.response, route.endpoint.dialect.body)}
     models = sorted(requests | answers, key=lambda pair: pair[0].__name__)
     _, document = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas: dict[str, Any] = document["$defs"]

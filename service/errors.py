@@ -2,6 +2,8 @@
 
     ServiceError               status
     ├── MalformedJson          400  the body is not JSON
+    ├── Unauthorized           401  no key, or one that is not known
+    ├── Forbidden              403  the key may not ask this
     ├── UnknownModel           404  no model of that name is served
     ├── BodyTooLarge           413  more bytes than max_body_bytes
     ├── WrongMediaType         415  something other than JSON
@@ -9,13 +11,17 @@
     ├── ClientGone             499  nobody is left to be answered
     ├── InferenceFailed        500  the model failed on a row of this request
     ├── TooBusy                429  the queue has no room; nothing of the request was run
-    └── NotReady               503  loading, draining, or a worker is dead: try another replica
+    ├── NotReady               503  loading, draining, or a worker is dead: try another replica
+    └── DeadlineExceeded       504  the request's time was over before its answer was ready
 
 Whatever else is raised becomes a 500 that only says where to look. No answer ever holds a trace or a path.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
 from types import MappingProxyType
 from uuid import uuid4
 
@@ -24,13 +30,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+
+from service.call import JSON, Headers, Reply
 
 logger = logging.getLogger("understudy")
 
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = b"x-request-id"
-_MAX_ID = 128
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _MOST_FIELDS = 20
 RETRY_SOON = MappingProxyType({"retry-after": "1"})
 
@@ -72,6 +79,7 @@ class ServiceError(Exception):
     status: int = 500
     title: str = "Internal error"
     headers: Mapping[str, str] = MappingProxyType({})
+    rejected: str | None = None  # why, if nothing was wrong with the request itself
     fields: tuple[FieldProblem, ...] | None = None
 
 
@@ -79,6 +87,19 @@ class MalformedJson(ServiceError):
     """The body is not JSON."""
 
     status, title = 400, "Malformed JSON"
+
+
+class Unauthorized(ServiceError):
+    """No key, or one that is not known."""
+
+    status, title = 401, "Unauthorized"
+    headers = MappingProxyType({"www-authenticate": "Bearer"})
+
+
+class Forbidden(ServiceError):
+    """The key may not ask this."""
+
+    status, title = 403, "Forbidden"
 
 
 class UnknownModel(ServiceError):
@@ -118,7 +139,12 @@ class TooBusy(ServiceError):
     """The queue has no room; nothing of the request was run."""
 
     status, title = 429, "Queue full"
-    headers = RETRY_SOON
+
+    def __init__(self, why: str, rejected: str, wait_s: float) -> None:
+        seconds = max(1, ceil(wait_s))
+        super().__init__(f"{why}; try again in {seconds} s")
+        self.rejected = rejected
+        self.headers = MappingProxyType({"retry-after": str(seconds)})
 
 
 class ClientGone(ServiceError):
@@ -138,6 +164,14 @@ class NotReady(ServiceError):
 
     status, title = 503, "Not ready"
     headers = RETRY_SOON
+    rejected = "not_ready"
+
+
+class DeadlineExceeded(ServiceError):
+    """The request's time was over before its answer was ready."""
+
+    status, title = 504, "Deadline exceeded"
+    rejected = "deadline"
 
 
 class HttpError(ServiceError):
@@ -149,12 +183,8 @@ class HttpError(ServiceError):
         self.headers = dict(error.headers or {})
 
 
-Work = Callable[[Request], Awaitable[Response]]
-Render = Callable[[ServiceError, str], bytes]
-
-
 def problem(error: ServiceError, request_id: str) -> bytes:
-    """Our own dialect."""
+    """The body in our own dialect."""
     body = Problem(
         title=error.title, status=error.status, detail=str(error), request_id=request_id, errors=error.fields
     )
@@ -162,31 +192,46 @@ def problem(error: ServiceError, request_id: str) -> bytes:
 
 
 def native(error: ServiceError, _request_id: str) -> bytes:
-    """The Hugging Face dialect."""
+    """The body in the dialects of others."""
     return to_json(NativeError(error=str(error)))
 
 
-def respond(error: Exception, scope: Scope, render: Render) -> Response:
-    """Any error -> its response. A surprise is logged with its trace and answered without."""
-    request_id = given_id(scope) or uuid4().hex
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a family of routes speaks of errors."""
+
+    render: Callable[[ServiceError, str], bytes]
+    media_type: bytes
+    body: type[BaseModel]
+    invalid: int = InvalidRequest.status  # how it calls JSON that the route does not take
+
+
+OURS = Dialect(problem, PROBLEM_TYPE.encode(), Problem)
+HUB = Dialect(native, JSON, NativeError)
+OIP = Dialect(native, JSON, NativeError, invalid=400)
+
+
+def respond(error: Exception, headers: Headers, dialect: Dialect) -> Reply:
+    """Any error -> its answer. A surprise is logged with its trace and answered without."""
+    request_id = given_id(headers) or uuid4().hex
     if isinstance(error, ServiceError):
         known = error
         if known.status == InferenceFailed.status:
-            logger.error("request %s: %s", request_id, error, exc_info=error)
+            logger.error("request %s: %s", request_id, error, exc_info=error, extra={"request_id": request_id})
     else:
-        logger.error("request %s: a fault of ours", request_id, exc_info=error)
+        logger.error("request %s: a fault of ours", request_id, exc_info=error, extra={"request_id": request_id})
         known = ServiceError("an unexpected error; the log has it under the request id")
-    media_type = PROBLEM_TYPE if render is problem else "application/json"
-    headers = {"x-request-id": request_id, **known.headers}
-    return Response(render(known, request_id), known.status, headers, media_type)
+    status = dialect.invalid if isinstance(known, InvalidRequest) else known.status
+    more = [(name.lower().encode(), value.encode("latin-1")) for name, value in known.headers.items()]
+    body = dialect.render(known, request_id)
+    return Reply(body, status, dialect.media_type, [(REQUEST_ID, request_id.encode()), *more])
 
 
-def given_id(scope: Scope) -> str | None:
+def given_id(headers: Headers) -> str | None:
     """The client's own id of the request, if it sent one that is safe to repeat."""
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == REQUEST_ID:
-            text: str = value.decode("latin-1")
-            return text if len(text) <= _MAX_ID and text.isascii() and text.isprintable() and text else None
+            return value.decode() if _SAFE_ID.fullmatch(value) else None
     return None
 
 
@@ -208,19 +253,24 @@ def _field(loc: Sequence[str | int], msg: str, kind: str, unsaid: tuple[str, ...
     return FieldProblem(loc=tuple(part for part in loc if part not in unsaid), msg=msg, type=kind)
 
 
-def handle_errors(api: FastAPI) -> None:
-    """Give FastAPI's own errors (no such path, wrong method, …) the same shape."""
+def handle_errors(api: FastAPI, dialect_of: Callable[[str], Dialect]) -> None:
+    """Give FastAPI's own errors (no such path, wrong method, …) the shape of the path's dialect."""
+
+    def answer(request: Request, error: Exception) -> Response:
+        reply = respond(error, request.scope["headers"], dialect_of(request.scope["path"]))
+        headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
+        return Response(reply.body, reply.status, headers, reply.media_type.decode())
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return respond(error, request.scope, problem)
+        return answer(request, error)
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return respond(HttpError(error), request.scope, problem)
+        return answer(request, HttpError(error))
 
     async def on_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return respond(from_validation(error), request.scope, problem)
+        return answer(request, from_validation(error))
 
     api.add_exception_handler(ServiceError, on_error)
     api.add_exception_handler(HTTPException, on_http)

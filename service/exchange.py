@@ -3,220 +3,288 @@
 It knows limits, queues and clients that leave. It knows nothing of paths or of the shape of an answer.
 """
 
-import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 from typing import Annotated, TypeVar
 
-from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
-from starlette.types import Receive
 
-from service.batching import Answer, Closed, QueueFull, RowFailed
+from service.batching.jobs import Answer, Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
+from service.bundle.encoder import Text
+from service.bundle.errors import TextError, WrongKind
+from service.call import JSON, Call, Headers, Reply
+from service.catalogue import NoSuchModel
 from service.errors import (
     REQUEST_ID,
     BodyTooLarge,
     ClientGone,
+    DeadlineExceeded,
+    Dialect,
+    FieldProblem,
     InferenceFailed,
     InvalidRequest,
     NotReady,
-    Render,
     ServiceError,
     TooBusy,
     UnknownModel,
-    Work,
     WrongMediaType,
     from_validation,
     given_id,
     respond,
 )
+from service.gate import Gate, access_of
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics, RouteMeter
-from service.predictors import NoSuchModel, Predictor, RowScores
+from service.metrics import Metrics
+from service.predictors import Outcome, Predictor, chars
 from service.settings import Settings
+from service.telemetry import Stages, Visit, Witness, server_timing
 
-WATCH_AFTER_S = 0.05
-"""Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""
+REQUEST_TIMEOUT = b"x-request-timeout"
 
-Result = TypeVar("Result")
 Wanted = TypeVar("Wanted", bound="Wire")
 
 
 class Wire(BaseModel):
     """What goes over the wire: unknown fields are refused, values are not converted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
-ONE, MANY = "one text", "many texts"  # tags of the union below
+class TextPair(Wire):
+    """Two texts that are judged together. This is the only way to write a pair: a list of two texts is two rows."""
+
+    text: str
+    text_pair: str
+
+
+ONE, PAIR, MANY, PAIRS = TAGS = ("one text", "one pair", "many texts", "many pairs")
 
 
 def _kind(value: object) -> str:
-    return MANY if isinstance(value, list | tuple) else ONE
+    if isinstance(value, list | tuple):
+        return PAIRS if value and isinstance(value[0], dict | TextPair) else MANY
+    return PAIR if isinstance(value, dict | TextPair) else ONE
 
 
-# A list of strings is always a batch, never a pair. With the tags an error is one message, not two.
-Texts = Annotated[Annotated[str, Tag(ONE)] | Annotated[tuple[str, ...], Tag(MANY)], Discriminator(_kind)]
+# With the tags an error is one message, not four; and no row of a list costs a look at what it is.
+Texts = Annotated[
+    Annotated[str, Tag(ONE)]
+    | Annotated[TextPair, Tag(PAIR)]
+    | Annotated[tuple[str, ...], Tag(MANY)]
+    | Annotated[tuple[TextPair, ...], Tag(PAIRS)],
+    Discriminator(_kind),
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What a route needs to answer."""
+class Ask:
+    """What a dialect wants to know."""
 
-    settings: Settings
-    lifecycle: Lifecycle
-    metrics: Metrics
+    texts: str | TextPair | Sequence[str] | Sequence[TextPair]
+    field: str  # where the request has them
+    model: str | None = None  # name or name@version; None: the default one
+    version: str | None = None
+    truncate: bool = True  # else a text that is too long is refused
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """Scores of each text in the order of the model's labels, and what they cost."""
+    """What the model says of each text, in the order of its labels, and what it cost."""
 
     predictor: Predictor
-    scores: list[RowScores]
-    tokens: int
-    tokenize_s: float
-    queue_s: float
-    inference_s: float
+    outcomes: list[Outcome]
+    stages: Stages
 
 
-async def receive(desk: Desk, request: Request, wanted: type[Wanted]) -> Wanted:
-    """Read the body within its limit and validate it."""
-    body = await read_body(request, desk.settings.max_body_bytes)
-    try:
-        return wanted.model_validate_json(body)
-    except ValidationError as error:
-        raise from_validation(error, unsaid=(ONE, MANY)) from None  # the cause would hold the text
+class Desk:
+    """What a route needs to answer."""
 
+    def __init__(
+        self, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, gate: Gate, witness: Witness | None
+    ) -> None:
+        self.settings = settings
+        self.lifecycle = lifecycle
+        self.metrics = metrics
+        self.gate = gate
+        self.witness = witness
 
-async def classify(
-    desk: Desk, request: Request, model: str | None, texts: str | Sequence[str], field: str
-) -> Classified:
-    """Tokenise, queue, wait. Every refusal is a ServiceError."""
-    listed = _within_limits(desk.settings, texts, field)
-    try:
-        predictor = desk.lifecycle.catalogue.resolve(model)
-        pending = await predictor.admit(listed)
-        answer: Answer[RowScores] = await unless_gone(request.receive, pending.future)
-    except (NoSuchModel, QueueFull, Closed, RowFailed) as error:
-        raise _as_answer(error) from error
-    predictor.record(pending, answer)
-    return Classified(predictor, answer.results, pending.tokens, pending.tokenize_s, answer.queue_s, answer.inference_s)
-
-
-def guarded(work: Work, render: Render, meter: RouteMeter) -> Work:
-    """An endpoint that always answers, in its own dialect, and is counted."""
-
-    async def answer(request: Request) -> Response:
-        started = perf_counter()
+    def receive(self, call: Call, wanted: type[Wanted]) -> Wanted:
+        """Validate the body."""
         try:
-            response = await work(request)
-            if request_id := given_id(request.scope):
-                response.raw_headers.append((REQUEST_ID, request_id.encode()))
+            return wanted.model_validate_json(call.body)
+        except ValidationError as error:
+            raise from_validation(error, unsaid=TAGS) from None  # the cause would hold the text
+
+    async def classify(self, call: Call, ask: Ask) -> Classified:
+        """Tokenise, queue, wait. Every refusal is a ServiceError."""
+        texts = _within_limits(self.settings, ask)
+        deadline = call.started + self._patience_s(call)
+        try:
+            predictor = self.lifecycle.admitting.resolve(ask.model, ask.version)
+            pending = await predictor.admit(texts, deadline, call.key or call.peer, ask.truncate)
+            answer: Answer[Outcome] = await pending.future
+        except (NoSuchModel, QueueFull, Closed, Expired, RowFailed, WorkerLost) as error:
+            raise _as_answer(error) from error
+        except TextError as error:
+            raise _about(error, ask) from None
+        predictor.record(pending, answer)
+        times = (pending.tokenize_s, answer.queue_s, answer.inference_s)
+        call.stages = Stages(predictor.name, len(answer.results), pending.tokens, *times)
+        return Classified(predictor, answer.results, call.stages)
+
+    def endpoint(self, work: "Work", dialect: Dialect, route: str) -> "Answering":
+        """An endpoint for a route: it always answers, in its own dialect, and is counted."""
+        return Answering(work, dialect, route, self)
+
+    def _patience_s(self, call: Call) -> float:
+        """How long the client and the settings let it take."""
+        most = self.settings.request_seconds
+        asked = call.header(REQUEST_TIMEOUT)
+        return most if asked is None else min(most, _seconds(asked))
+
+
+Work = Callable[[Call], Awaitable[Reply]]
+
+
+class Answering:
+    """See `Desk.endpoint`."""
+
+    def __init__(self, work: Work, dialect: Dialect, route: str, desk: Desk) -> None:
+        self._work = work
+        self.dialect = dialect
+        self.route = route
+        self._meter = desk.metrics.of_route(route)
+        self._rejected = desk.metrics.rejected
+        self._gate = desk.gate
+        self._witness = desk.witness
+        self._access = access_of("POST", route)
+
+    async def __call__(self, call: Call) -> Reply:
+        trace = None if self._witness is None else self._witness.begin(call.method, self.route, call.headers)
+        status = ClientGone.status
+        try:
+            reply = await self._answer(call)
+            status = reply.status
+        finally:  # also when the client has left, which cancels us
+            seconds = perf_counter() - call.started
+            self._meter.count(status, seconds)
+            if self._witness is not None:
+                request_id = given_id(call.headers)
+                visit = Visit(call.method, self.route, status, seconds, request_id, call.key, call.stages)
+                self._witness.end(trace, visit)
+        if trace is not None and trace.traceparent:
+            reply.headers.append((b"traceparent", trace.traceparent))
+        return reply
+
+    def refuse(self, error: Exception, call: Call) -> Reply:
+        """Answer what went wrong before there was a whole request."""
+        reply = self._refusal(error, call)
+        self._meter.count(reply.status, perf_counter() - call.started)
+        return reply
+
+    async def _answer(self, call: Call) -> Reply:
+        try:
+            call.key = self._gate.admit(self._access, call.headers)
+            _check_media_type(call.headers)
+            reply = await self._work(call)
         except Exception as error:  # a fault of ours included: it is logged and answered there
-            response = respond(error, request.scope, render)
-        meter.count(response.status_code, perf_counter() - started)
-        return response
+            return self._refusal(error, call)
+        if call.stages is not None:
+            timing = server_timing(call.stages, perf_counter() - call.started)
+            reply.headers.append((b"server-timing", timing))
+        if request_id := given_id(call.headers):
+            reply.headers.append((REQUEST_ID, request_id.encode()))
+        return reply
 
-    return answer
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, but never more than the limit: its length may be undeclared or a lie."""
-    _check_head(request, limit)
-    chunks: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client left before its request was complete")
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-        more = message.get("more_body", False)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    def _refusal(self, error: Exception, call: Call) -> Reply:
+        if isinstance(error, ServiceError) and error.rejected is not None:
+            self._rejected[error.rejected].inc()
+        return respond(error, call.headers, self.dialect)
 
 
-async def unless_gone(receive: Receive, future: "asyncio.Future[Result]") -> Result:
-    """Await the future; cancel it, and with it the rows that wait, when the client leaves first."""
-    watch = _Watch(receive, future)
-    timer = future.get_loop().call_later(WATCH_AFTER_S, watch.start)
-    try:
-        return await future
-    except asyncio.CancelledError:
-        if watch.gone:
-            raise ClientGone("the client left before its answer was ready") from None
-        raise
-    finally:
-        timer.cancel()
-        watch.stop()
-
-
-class _Watch:
-    """Waits for the client to leave."""
-
-    __slots__ = ("_future", "_receive", "_task", "gone")
-
-    def __init__(self, receive: Receive, future: "asyncio.Future[Result]") -> None:
-        self._receive = receive
-        self._future: asyncio.Future[Result] = future
-        self._task: asyncio.Task[None] | None = None
-        self.gone = False
-
-    def start(self) -> None:
-        self._task = self._future.get_loop().create_task(self._wait())
-
-    def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass  # the body is complete, so whatever this is, it is not for us
-        self.gone = self._future.cancel()
-
-
-def _check_head(request: Request, limit: int) -> None:
-    for name, value in request.scope["headers"]:
-        if name == b"content-type" and not _is_json(value):
-            raise WrongMediaType("send JSON, with Content-Type: application/json")
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _too_large(limit)
-
-
-def _is_json(value: bytes) -> bool:
-    if value == b"application/json":  # nearly always
-        return True
-    kind = value.partition(b";")[0].strip().lower()
-    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
-
-
-def _too_large(limit: int) -> BodyTooLarge:
+def too_large(limit: int) -> BodyTooLarge:
+    """The refusal of a body."""
     return BodyTooLarge(f"at most {limit} bytes; send fewer texts in a request")
 
 
-def _within_limits(settings: Settings, texts: str | Sequence[str], field: str) -> Sequence[str]:
-    listed = (texts,) if isinstance(texts, str) else texts
+def _check_media_type(headers: Headers) -> None:
+    for name, value in headers:
+        if name == b"content-type" and not _is_json(value):
+            raise WrongMediaType("send JSON, with Content-Type: application/json")
+
+
+def _is_json(value: bytes) -> bool:
+    if value == JSON:  # nearly always
+        return True
+    kind = value.partition(b";")[0].strip().lower()
+    return kind == JSON or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+_DURATION = re.compile(rb"(\d{1,6}(?:\.\d{1,6})?)(ms|s)?")
+
+
+def _seconds(value: bytes) -> float:
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise InvalidRequest.at(REQUEST_TIMEOUT.decode(), "seconds such as 1.5, or 250ms")
+    return float(found[1]) / (1000 if found[2] == b"ms" else 1)
+
+
+def _within_limits(settings: Settings, ask: Ask) -> Sequence[Text]:
+    texts = ask.texts
+    if isinstance(texts, str):
+        listed: Sequence[Text] = (texts,)
+    elif isinstance(texts, TextPair):
+        listed = (_pair(texts),)
+    else:
+        listed = [text if isinstance(text, str) else _pair(text) for text in texts]
     if not listed:
-        raise InvalidRequest.at(field, "at least one text")
+        raise InvalidRequest.at(ask.field, "at least one text")
     if len(listed) > settings.max_request_rows:
-        raise InvalidRequest.at(field, f"at most {settings.max_request_rows} texts in a request")
+        raise InvalidRequest.at(ask.field, f"at most {settings.max_request_rows} texts in a request")
     for text in listed:
-        if len(text) > settings.max_text_chars:
-            raise InvalidRequest.at(field, f"at most {settings.max_text_chars} characters in a text")
+        if chars(text) > settings.max_text_chars:
+            raise InvalidRequest.at(ask.field, f"at most {settings.max_text_chars} characters in a text or pair")
     return listed
 
 
-def _as_answer(error: NoSuchModel | QueueFull | Closed | RowFailed) -> ServiceError:
+def _pair(texts: TextPair) -> tuple[str, str]:
+    return texts.text, texts.text_pair
+
+
+def _about(error: TextError, ask: Ask) -> InvalidRequest:
+    """A text that the model cannot read as it is, by its place in the request."""
+    listed = not isinstance(ask.texts, str | TextPair)
+    place = (error.place,) if listed and error.place is not None else ()
+    text = ask.texts if isinstance(ask.texts, str | TextPair) else ask.texts[0]
+    lacking = isinstance(error, WrongKind) and isinstance(text, str)
+    hint = '; write {"text": ..., "text_pair": ...} for each' if lacking else ""
+    return InvalidRequest((FieldProblem(loc=(ask.field, *place), msg=f"{error}{hint}", type="value_error"),))
+
+
+_FULL = MappingProxyType(
+    {
+        Full.ROWS: "too many texts are waiting",
+        Full.TOKENS: "too many tokens are waiting",
+        Full.CLIENT: "too many texts of this client are waiting",
+    }
+)
+
+
+def _as_answer(error: NoSuchModel | QueueFull | Closed | Expired | RowFailed | WorkerLost) -> ServiceError:
     match error:
         case NoSuchModel():
             return UnknownModel(str(error))
         case QueueFull():
-            return TooBusy(f"{error}; try again in a second")
+            return TooBusy(_FULL[error.reason], error.reason, error.wait_s)
         case Closed():
             return NotReady("the model takes no requests any more")
+        case Expired():
+            return DeadlineExceeded("the texts were not answered in time; nothing more is done about them")
         case RowFailed():
             return InferenceFailed(f"the model failed on text {error.index}")
+        case WorkerLost():
+            return InferenceFailed("the run of the model was given up; a single text may be the cause")

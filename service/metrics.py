@@ -4,17 +4,61 @@ Every label set exists from the start, so that a rate over it is right from the 
 only adds to children that it already holds. It knows nothing of requests or models but their names.
 """
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
-CODES = (200, 400, 404, 413, 415, 422, 429, 499, 500, 503)
+CODES = (200, 400, 401, 403, 404, 413, 415, 422, 429, 499, 500, 503, 504)
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+REJECTIONS = ("rows", "tokens", "client", "deadline", "not_ready")
+"""Why a request was turned away though nothing was wrong with it."""
+
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Where several workers keep their values; prometheus_client's own variable."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and nobody asks for them
+
+
+@contextmanager
+def sharing() -> Iterator[Callable[[str], None]]:
+    """In the parent: a folder for the values of all workers. Yields what to call when one of them has ended."""
+    memory = Path("/dev/shm")  # not on a disk, and writable where nothing else is
+    with TemporaryDirectory(prefix="understudy-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        os.environ[SHARED] = folder
+        try:
+            yield lambda worker: mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
+        finally:
+            del os.environ[SHARED]
+
+
+def share(worker: str) -> None:
+    """From now on this process keeps its values beside those of other workers, in the folder that SHARED names.
+
+    By the name of the worker and not of the process: one that is started again goes on with the files that are there,
+    so that their number stays the same.
+    """
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker)  # type: ignore[no-untyped-call]
 
 
 class RouteMeter:
@@ -43,13 +87,20 @@ class ModelMeter:
         self.inference = metrics.inference.labels(model)
         self.batch_rows = metrics.batch_rows.labels(model)
         self.batch_tokens = metrics.batch_tokens.labels(model)
+        self.padding = metrics.padding.labels(model)
+        self._metrics = metrics
+        self._model = model
         self._queue_rows = metrics.queue_rows.labels(model)
         self._dropped_rows = metrics.dropped_rows.labels(model)
 
     def watch(self, queued: Callable[[], float], dropped: Callable[[], float]) -> None:
         """Ask for the queue's state when somebody reads the metrics, not whenever it changes."""
-        self._queue_rows.set_function(queued)
-        self._dropped_rows.set_function(dropped)
+        self._metrics.watch(self._queue_rows, queued)
+        self._metrics.watch(self._dropped_rows, dropped)
+
+    def forget(self) -> None:
+        """The model has gone: over many swaps its series would pile up."""
+        self._metrics.forget_model(self._model, (self._queue_rows, self._dropped_rows))
 
 
 class Metrics:
@@ -57,7 +108,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self._shared = SHARED in os.environ
+        self._watched: dict[Gauge, Callable[[], float]] = {}
+        if not self._shared:
+            ProcessCollector(registry=self.registry)
         self._requests = self._counter("requests", "Requests by route and status.", "route", "code")
         self._seconds = self._histogram("request_seconds", "Whole requests.", SECONDS, "route")
         self.rows = self._counter("rows", "Texts that were answered.", "model")
@@ -67,9 +121,16 @@ class Metrics:
         self.inference = self._histogram("inference_seconds", "Runs of a batch.", SECONDS, "model")
         self.batch_rows = self._histogram("batch_rows", "Rows of a batch.", ROWS, "model")
         self.batch_tokens = self._histogram("batch_tokens", "Tokens of a batch, with padding.", TOKENS, "model")
+        self.padding = self._counter("padding_tokens", "Tokens of batches that were only padding.", "model")
+        loads = self._counter("model_loads", "Bundles that were opened or refused.", "outcome")
+        self.loads_done, self.loads_refused = loads.labels("opened"), loads.labels("refused")
         self.queue_rows = self._gauge("queue_rows", "Rows that wait for a batch.", "model")
         self.dropped_rows = self._gauge("dropped_rows", "Rows never run: their callers had gone.", "model")
-        self._ready = self._gauge("ready", "1 if this replica answers requests.")
+        self._refused = self._counter("refused", "Connections refused or cut before a route saw them.", "reason")
+        rejected = self._counter("rejected", "Requests that were turned away, by reason.", "reason")
+        self.rejected = {reason: rejected.labels(reason) for reason in REJECTIONS}
+        self._dropped_lines = self._gauge("dropped_log_lines", "Log lines never written: nobody read them in time.")
+        self._ready = self._gauge("ready", "How many workers answer requests: 1, or fewer than were started.")
         self._info = self._gauge("model_info", "1 for each open model.", "model", "role", "task", "precision")
 
     def of_route(self, route: str) -> RouteMeter:
@@ -79,18 +140,55 @@ class Metrics:
         self._info.labels(model, role, task, precision).set(1)
         return ModelMeter(self, model)
 
+    def forget_model(self, model: str, watched: Iterable[Gauge]) -> None:
+        """Drop all series of one model."""
+        for gauge in watched:
+            self._watched.pop(gauge, None)
+            gauge.set(0)
+        if not self._shared:  # values in files cannot be taken back
+            for metric in self._of_models():
+                metric.remove_by_labels({"model": model})
+
+    def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Let `sample` ask for the value."""
+        self._watched[gauge] = value
+
     def watch_ready(self, ready: Callable[[], bool]) -> None:
-        self._ready.set_function(ready)
+        self.watch(self._ready, ready)
+
+    def watch_log(self, dropped: Callable[[], float]) -> None:
+        self.watch(self._dropped_lines, dropped)
+
+    def sample(self) -> None:
+        """Ask for all watched values; workers that share do so now and then, since any of them may be read."""
+        for gauge, value in list(self._watched.items()):
+            gauge.set(value())
+
+    def refusals(self, reasons: Iterable[str]) -> Callable[[str], None]:
+        """A counter of connections that were refused or cut, by reason; the reasons are a closed set."""
+        by_reason = {reason: self._refused.labels(reason) for reason in reasons}
+        return lambda reason: by_reason[reason].inc()
 
     def exposition(self) -> bytes:
         """All values, as Prometheus reads them."""
-        return generate_latest(self.registry)
+        self.sample()
+        if not self._shared:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, os.environ[SHARED])  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def _of_models(self) -> tuple[Counter | Gauge | Histogram, ...]:
+        counters = (self.rows, self.tokens, self.padding)
+        histograms = (self.tokenize, self.queue, self.inference, self.batch_rows, self.batch_tokens)
+        return (*counters, *histograms, self.queue_rows, self.dropped_rows, self._info)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, what, labels, namespace="understudy", registry=self.registry)
 
     def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
-        return Gauge(name, what, labels, namespace="understudy", registry=self.registry)
+        # "livesum": of several workers those that live, added up.
+        return Gauge(name, what, labels, namespace="understudy", registry=self.registry, multiprocess_mode="livesum")
 
     def _histogram(self, name: str, what: str, buckets: Iterable[float], *labels: str) -> Histogram:
         return Histogram(name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets))

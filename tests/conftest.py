@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,12 @@ def toy_student(toy_models: Path) -> Path:
 def toy_teacher(toy_models: Path) -> Path:
     """The teacher's folder. Read only."""
     return toy_models / "toy-teacher" / "1"
+
+
+@pytest.fixture
+def student(toy_student: Path, tmp_path: Path) -> Path:
+    """A copy of the student that a test may spoil."""
+    return Path(shutil.copytree(toy_student, tmp_path / "models" / "toy" / "1"))
 
 
 @pytest.fixture(scope="session")

@@ -45,12 +45,12 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
-def command(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run `python -m service …` to its end."""
+def command(*arguments: str, text: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m service …` to its end, with more variables if need be."""
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
         cwd=ROOT,
-        env=environment(),
+        env=environment() | variables,
         input=text,
         capture_output=True,
         encoding="utf-8",

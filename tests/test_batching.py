@@ -5,24 +5,27 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import (
+from service.batching.backlog import Backlog
+from service.batching.batcher import Batcher
+from service.batching.jobs import (
     Answer,
-    Backlog,
-    Batcher,
     BatchRun,
     Closed,
+    Entry,
+    Expired,
     Limits,
     QueueFull,
     RowFailed,
-    _Entry,
-    _Job,
+    WorkerLost,
 )
+from tests.test_backlog import within
 
 BAD = "bad row"
 SOON_S = 20  # only ever waited for when a test fails
@@ -38,13 +41,21 @@ class Model:
     busy: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
 
-    def __call__(self, rows: list[str]) -> list[str]:
-        self.batches.append(rows)
+    def __call__(self, rows: Sequence[str]) -> list[str]:
+        self.batches.append(list(rows))
         self.busy.set()
         assert self.gate.wait(SOON_S)
         if BAD in rows:
             raise ValueError("cannot read this")
         return [row.upper() for row in rows]
+
+
+@dataclass
+class Runner:
+    """A function as a worker's runner."""
+
+    run: Callable[[Sequence[str]], Sequence[Any]]
+    interrupt: Callable[[], None] = lambda: None
 
 
 Scenario = Callable[[Batcher[str, str], Model], Coroutine[Any, Any, None]]
@@ -55,7 +66,7 @@ def play(scenario: Scenario, limits: Limits | None = None, *, busy: bool = False
     model = Model()
 
     async def act() -> None:
-        batcher: Batcher[str, str] = Batcher(model, limits or Limits(), workers=workers)
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(model), limits or Limits(), workers=workers)
         first = batcher.submit(["held"]) if busy else None
         if busy:
             assert model.busy.wait(SOON_S)
@@ -85,85 +96,6 @@ def test_every_request_gets_its_own_answers(
     model = play(scenario, Limits(rows=most_rows, tokens=most_tokens), workers=workers)
     assert sum(map(len, model.batches)) == sum(map(len, requests))
     assert all(within(batch, most_rows, most_tokens) for batch in model.batches)
-
-
-def within(batch: Sequence[str], most_rows: int, most_tokens: int) -> bool:
-    padded = len(batch) * max(len(row) or 1 for row in batch)
-    return len(batch) <= most_rows and (padded <= most_tokens or len(batch) == 1)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.floats(0, 1)), min_size=1, max_size=80),
-    st.integers(1, 9),
-    st.integers(1, 120),
-)
-def test_the_oldest_row_is_in_every_batch_and_no_budget_is_exceeded(
-    arrivals: list[tuple[int, float]], most_rows: int, most_tokens: int
-) -> None:
-    limits = Limits(rows=most_rows, tokens=most_tokens)
-    waiting = sorted(arrivals, key=lambda arrival: arrival[1])
-    backlog = filled(limits, waiting)
-    left = [admitted for _, admitted in waiting]  # the oldest first
-    while batch := backlog.take(now=1.0):
-        assert within([entry.row for entry in batch], most_rows, most_tokens)
-        taken = [entry.job.admitted for entry in batch]
-        assert left[0] in taken
-        for admitted in taken:
-            left.remove(admitted)
-    assert (left, backlog.rows) == ([], 0)
-
-
-def filled(limits: Limits, arrivals: Sequence[tuple[int, float]]) -> Backlog[str, str]:
-    """A backlog of single rows with these lengths and times of admission."""
-    backlog: Backlog[str, str] = Backlog(limits)
-    for length, admitted in arrivals:
-        job: _Job[str, str] = _Job(new_future(), 1)
-        job.admitted = admitted
-        backlog.add(job, ["a" * length])
-    return backlog
-
-
-def new_future() -> asyncio.Future[Answer[str]]:
-    async def make() -> asyncio.Future[Answer[str]]:
-        return asyncio.get_running_loop().create_future()
-
-    return asyncio.run(make())
-
-
-def lengths(batch: Sequence[_Entry[str, str]]) -> list[int]:
-    return [entry.length for entry in batch]
-
-
-def test_rows_of_nearest_length_join_the_oldest() -> None:
-    arrivals = [(20, 0.90), (40, 0.91), (21, 0.92), (5, 0.93), (19, 0.94)]
-    backlog = filled(Limits(rows=3), arrivals)
-    assert sorted(lengths(backlog.take(now=0.94))) == [19, 20, 21]
-    assert sorted(lengths(backlog.take(now=0.94))) == [5, 40]
-
-
-def test_rows_of_other_lengths_only_fill_a_small_batch_up() -> None:
-    arrivals = [(10, 0.9), *[(30, 0.91)] * 9, *[(11, 0.92)] * 3]
-    backlog = filled(Limits(few=6), arrivals)
-    assert sorted(lengths(backlog.take(now=0.92))) == [10, 11, 11, 11, 30, 30]
-
-
-def test_overdue_rows_go_before_all_younger_ones_whatever_their_lengths() -> None:
-    arrivals = [(20, 0.0), (40, 0.1), (20, 0.95), (20, 0.96)]
-    backlog = filled(Limits(rows=2, age_s=0.5), arrivals)
-    assert lengths(backlog.take(now=1.0)) == [20, 40]
-
-
-def test_a_long_row_is_served_however_many_short_ones_keep_coming() -> None:
-    backlog = filled(Limits(rows=4), [(40, 0.5), *[(5, 0.4)] * 3])
-    batches = 0
-    while 40 not in lengths(backlog.take(now=1.0)):
-        batches += 1
-        for job in range(10):
-            fresh: _Job[str, str] = _Job(new_future(), 1)
-            fresh.admitted = 0.9 + job / 100
-            backlog.add(fresh, ["a" * 5])
-    assert batches <= 1
 
 
 def test_what_waits_while_the_worker_is_busy_is_one_batch() -> None:
@@ -252,7 +184,7 @@ def test_a_bad_row_fails_alone() -> None:
 
 def test_a_model_that_gives_too_few_results_fails_its_rows() -> None:
     async def act() -> None:
-        batcher: Batcher[str, str] = Batcher(lambda rows: [], Limits())
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(lambda rows: []), Limits())
         with pytest.raises(RowFailed) as caught:
             await batcher.submit(["a", "b"])
         assert "0 results for 1 rows" in str(caught.value.__cause__)
@@ -262,11 +194,11 @@ def test_a_model_that_gives_too_few_results_fails_its_rows() -> None:
 
 
 def test_not_even_an_exit_in_the_model_ends_the_worker() -> None:
-    def leave(rows: list[str]) -> list[str]:
+    def leave(rows: Sequence[str]) -> list[str]:
         raise SystemExit(1)
 
     async def act() -> None:
-        batcher: Batcher[str, str] = Batcher(leave, Limits())
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(leave), Limits())
         for _ in range(2):
             with pytest.raises(RowFailed):
                 await batcher.submit(["a"])
@@ -302,7 +234,7 @@ def test_times_add_up_and_batches_are_reported() -> None:
 
     async def act() -> None:
         batcher: Batcher[str, int] = Batcher(
-            lambda rows: [len(row) for row in rows], Limits(rows=2), observe=runs.append
+            lambda: Runner(lambda rows: [len(row) for row in rows]), Limits(rows=2), observe=runs.append
         )
         answer = await batcher.submit(["a", "bb", "ccc"])
         assert answer.results == [1, 2, 3]
@@ -311,7 +243,7 @@ def test_times_add_up_and_batches_are_reported() -> None:
         await batcher.close()
 
     asyncio.run(act())
-    assert [(run.rows, run.tokens) for run in runs] == [(2, 4), (1, 3)]
+    assert [(run.rows, run.tokens, run.filled) for run in runs] == [(2, 4, 3), (1, 3, 3)]
 
 
 def test_closing_runs_what_waits_and_takes_nothing_new() -> None:
@@ -330,28 +262,136 @@ def test_closing_runs_what_waits_and_takes_nothing_new() -> None:
 
 
 def test_closing_without_patience_leaves_nobody_waiting() -> None:
-    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
-        waiting = batcher.submit(["a"])
-        await batcher.close(patience_s=0)
-        with pytest.raises(Closed):
-            await waiting
-
-    assert play(scenario, busy=True).batches == [["held"]]
-
-
-def test_a_dead_worker_is_noticed_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_down(backlog: object, now: float) -> list[object]:
-        raise MemoryError
+    model = Model()
 
     async def act() -> None:
-        batcher: Batcher[str, str] = Batcher(lambda rows: rows, Limits())
-        assert (await batcher.submit(["a"])).results == ["a"]
-        monkeypatch.setattr(Backlog, "take", break_down)
-        async with asyncio.timeout(SOON_S):
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(model), Limits())
+        running = batcher.submit(["held"])
+        assert await asyncio.to_thread(model.busy.wait, SOON_S)
+        waiting = batcher.submit(["a"])
+        await batcher.close(patience_s=0)
+        for future in (running, waiting):
             with pytest.raises(Closed):
-                await batcher.submit(["b"])
-        assert not batcher.alive
-        with pytest.raises(Closed):
-            batcher.submit(["c"])
+                await future
+        model.gate.set()
+
+    asyncio.run(act())
+    assert model.batches == [["held"]]
+
+
+def test_a_request_that_is_too_late_is_answered_so_and_never_run() -> None:
+    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
+        late = batcher.submit(["a", "b"], deadline=perf_counter() + 0.05)
+        in_time = batcher.submit(["c"], deadline=perf_counter() + SOON_S)
+        with pytest.raises(Expired):
+            await late
+        assert (batcher.queued_rows, batcher.dropped_rows) == (1, 2)
+        model.gate.set()
+        assert (await in_time).results == ["C"]
+
+    assert play(scenario, busy=True).batches == [["held"], ["c"]]
+
+
+def test_the_rows_of_those_that_left_make_room_before_they_are_met() -> None:
+    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
+        leaving = batcher.submit(["a", "b", "c"])
+        leaving.cancel()
+        async with asyncio.timeout(SOON_S):
+            while batcher.queued_rows:
+                await asyncio.sleep(0.005)
+        assert batcher.queued_tokens == 0
+        staying = batcher.submit(["d", "e", "f"])
+        model.gate.set()
+        assert (await staying).results == ["D", "E", "F"]
+
+    play(scenario, Limits(queued=3), busy=True)
+
+
+def test_one_client_never_holds_the_whole_queue() -> None:
+    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
+        mine = [batcher.submit([row], client="greedy") for row in "ab"]
+        with pytest.raises(QueueFull, match="client"):
+            batcher.submit(["c"], client="greedy")
+        with pytest.raises(QueueFull):
+            batcher.require_room(1, "greedy")
+        other = batcher.submit(["d"], client="modest")
+        model.gate.set()
+        assert [(await future).results for future in (*mine, other)] == [["A"], ["B"], ["D"]]
+        assert (await batcher.submit(["e", "f"], client="greedy")).results == ["E", "F"]
+
+    play(scenario, Limits(queued_of_one=2), busy=True)
+
+
+def test_waiting_tokens_are_bounded_too_and_a_long_request_still_enters_an_empty_queue() -> None:
+    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
+        waiting = batcher.submit(["a" * 6])
+        with pytest.raises(QueueFull, match="tokens"):
+            batcher.submit(["b" * 5])
+        model.gate.set()
+        assert (await waiting).results == ["A" * 6]
+        assert (await batcher.submit(["b" * 50])).results == ["B" * 50]
+
+    play(scenario, Limits(queued_tokens=10), busy=True)
+
+
+def test_a_refusal_says_when_there_may_be_room() -> None:
+    async def scenario(batcher: Batcher[str, str], model: Model) -> None:
+        batcher.submit(["a"]).cancel()
+        with pytest.raises(QueueFull) as caught:
+            batcher.submit(["b"])
+        assert caught.value.wait_s > 0
+
+    play(scenario, Limits(queued=1), busy=True)
+
+
+def alive(batcher: Batcher[str, str]) -> bool:
+    """Asked anew each time: a type checker believes what it saw before a pause."""
+    return batcher.alive
+
+
+def test_a_run_that_hangs_fails_its_rows_and_another_worker_takes_over() -> None:
+    hanging, interrupted = threading.Event(), threading.Event()
+
+    def run(rows: Sequence[str]) -> list[str]:
+        if "hang" in rows:
+            hanging.set()
+            assert interrupted.wait(SOON_S)
+            raise RuntimeError("interrupted")
+        return [row.upper() for row in rows]
+
+    async def act() -> None:
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(run, interrupted.set), Limits(run_s=0.1))
+        with pytest.raises(WorkerLost, match="hangs"):
+            await batcher.submit(["hang"])
+        assert not alive(batcher)
+        async with asyncio.timeout(SOON_S):
+            assert (await batcher.submit(["a"])).results == ["A"]
+        assert alive(batcher) and interrupted.is_set()
+        await batcher.close()
+
+    asyncio.run(act())
+
+
+def test_a_dead_worker_is_noticed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = threading.Event()
+    take = Backlog.take
+
+    def break_once(backlog: Backlog[str, str], now: float) -> list[Entry[str, str]]:
+        if backlog.rows and not broken.is_set():
+            broken.set()
+            raise MemoryError
+        return take(backlog, now)
+
+    async def act() -> None:
+        batcher: Batcher[str, str] = Batcher(lambda: Runner(lambda rows: rows), Limits())
+        assert (await batcher.submit(["a"])).results == ["a"]
+        monkeypatch.setattr(Backlog, "take", break_once)
+        waiting = batcher.submit(["b"])
+        async with asyncio.timeout(SOON_S):
+            while alive(batcher):
+                await asyncio.sleep(0.001)
+            assert (await waiting).results == ["b"]  # it had not been taken, so the next worker has it
+        assert alive(batcher)
+        await batcher.close()
 
     asyncio.run(act())

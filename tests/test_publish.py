@@ -9,9 +9,10 @@ import pytest
 from export.card import model_card
 from export.datasets import Example
 from export.errors import RecipeError
+from export.evaluation import labels_of
 from export.publish import FILES, PROOF_TEXTS, Reference, Trained, encoder_of, free_place, publish, versions
 from service.bundle.errors import BundleExists, GraphMismatch
-from service.bundle.manifest import Lineage, Precision, Role
+from service.bundle.manifest import Lineage, Precision, Role, Task
 from service.bundle.runtime import open_bundle, open_graph
 from service.bundle.store import find_bundles
 from tests import toy
@@ -27,6 +28,7 @@ def trained(**changes: object) -> Trained:
         name="toy",
         version=1,
         role=Role.STUDENT,
+        task=Task.SINGLE_LABEL,
         labels=toy.LABELS,
         tokenizer_json=toy.tokenizer(special=False).decode(),
         max_tokens=32,
@@ -43,7 +45,8 @@ def reference(away: float = 0.0) -> Reference:
     graph = open_graph(GRAPHS[Precision.EXACT])
     rows = encoder.encode([example.text for example in EXAMPLES])
     logits = np.concatenate([graph.run(encoder.collate([row])) for row in rows]) + np.float32(away)
-    return Reference("own sentences", EXAMPLES, logits, np.tile(np.array([[1, 0, 0]], np.float32), (len(EXAMPLES), 1)))
+    beside = np.tile(np.array([[1, 0, 0]], np.float32), (len(EXAMPLES), 1))
+    return Reference("own sentences", [example.text for example in EXAMPLES], labels_of(EXAMPLES), logits, beside)
 
 
 def test_a_published_bundle_opens_with_each_graph(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from service.bundle.encoder import Encoder
+from service.bundle.encoder import Encoder, Text
 from service.bundle.manifest import (
     INPUTS,
     OUTPUT,
+    SIAMESE_INPUTS,
+    STUDENT_INPUTS,
+    TEACHER_INPUTS,
     TOKENIZER_FILE,
     Graph,
     Lineage,
@@ -35,10 +38,13 @@ WORDS = ("a", "the", "film", "is", "was", "good", "bad", "dull", "bright", "very
 MORE = ("long", "short", ",", ".", "!", "?", "##ly", "##er", "##est", "##s", "##ness")
 VOCABULARY = {word: index for index, word in enumerate((*SPECIAL, *WORDS, *MORE))}
 PROOF_TEXTS = ("", "good", "a very dull film .", "the film is not bad , but it is too long and too dull !")
+PROOF_PAIRS = (("", ""), ("good", "a film"), ("a very dull film .", "good"), (PROOF_TEXTS[3], PROOF_TEXTS[2]))
 MAX_TOKENS = 48
 TOLERANCE = 1e-5
 EMBEDDING, HIDDEN = 8, 6
 OPSET, IR = 17, 9  # versions that every ONNX Runtime of the last years reads
+
+_SHAPES = {"input_ids": ("B", "T"), "lengths": ("B",), "pair_ids": ("B", "U"), "pair_lengths": ("B",)}
 
 Weights = dict[str, NDArray[np.generic]]
 
@@ -50,7 +56,9 @@ def tokenizer(*, special: bool) -> bytes:
     built.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if special:
         ends = [(token, VOCABULARY[token]) for token in ("[CLS]", "[SEP]")]
-        built.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+        built.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+        )
     return built.to_str().encode()
 
 
@@ -58,24 +66,21 @@ def student_graph(seed: int = 1, *, width: int = len(LABELS), minds_lengths: boo
     """Gather -> bidirectional LSTM -> last states -> Gemm -> Relu -> Gemm."""
     rng = np.random.default_rng(seed)
     weights = _lstm_weights(rng) | _head_weights(rng, 2 * HIDDEN, width)
-    weights["flat"] = np.array([0, -1], np.int64)
-    lengths = "steps" if minds_lengths else ""
+    nodes = [*_tower_nodes("input_ids", "lengths", "pooled", minds_lengths=minds_lengths), *_head_nodes("Relu")]
+    return _serialise(nodes, weights, {name: _SHAPES[name] for name in STUDENT_INPUTS}, width)
+
+
+def siamese_graph(seed: int = 3, *, width: int = len(LABELS)) -> bytes:
+    """The same LSTM over both texts -> their states side by side -> Gemm -> Relu -> Gemm."""
+    rng = np.random.default_rng(seed)
+    weights = _lstm_weights(rng) | _head_weights(rng, 4 * HIDDEN, width)
     nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["embedded"]),  # (B, T) -> (B, T, E)
-        helper.make_node("Transpose", ["embedded"], ["in_time"], perm=[1, 0, 2]),  # -> (T, B, E)
-        helper.make_node("Cast", ["lengths"], ["steps"], to=TensorProto.INT32),
-        helper.make_node(
-            "LSTM",
-            ["in_time", "w", "r", "b", lengths],
-            ["", "last"],
-            hidden_size=HIDDEN,
-            direction="bidirectional",
-        ),
-        helper.make_node("Transpose", ["last"], ["by_row"], perm=[1, 0, 2]),  # (2, B, H) -> (B, 2, H)
-        helper.make_node("Reshape", ["by_row", "flat"], ["pooled"]),  # -> (B, 2H)
+        *_tower_nodes("input_ids", "lengths", "first"),
+        *_tower_nodes("pair_ids", "pair_lengths", "second"),
+        helper.make_node("Concat", ["first", "second"], ["pooled"], axis=1),  # -> (B, 4H)
         *_head_nodes("Relu"),
     ]
-    return _serialise(nodes, weights, {"input_ids": ("B", "T"), "lengths": ("B",)}, width)
+    return _serialise(nodes, weights, {name: _SHAPES[name] for name in SIAMESE_INPUTS}, width)
 
 
 def teacher_graph(seed: int = 2, *, width: int = len(LABELS)) -> bytes:
@@ -97,22 +102,19 @@ def teacher_graph(seed: int = 2, *, width: int = len(LABELS)) -> bytes:
         helper.make_node("Div", ["total", "count"], ["pooled"]),
         *_head_nodes("Tanh"),
     ]
-    shapes: dict[str, tuple[str, ...]] = dict.fromkeys(INPUTS[Role.TEACHER], ("B", "T"))
+    shapes: dict[str, tuple[str, ...]] = dict.fromkeys(TEACHER_INPUTS, ("B", "T"))
     return _serialise(nodes, weights, shapes, width)
 
 
-def student_files(**options: bool) -> dict[str, bytes]:
+def student_files(*, width: int = len(LABELS), pairs: bool = False, minds_lengths: bool = True) -> dict[str, bytes]:
     """A student with an exact graph and a slightly different fast one."""
-    return {
-        TOKENIZER_FILE: tokenizer(special=False),
-        "model.onnx": student_graph(**options),
-        "model_quantized.onnx": rounded(student_graph(**options)),
-    }
+    exact = siamese_graph(width=width) if pairs else student_graph(width=width, minds_lengths=minds_lengths)
+    return {TOKENIZER_FILE: tokenizer(special=False), "model.onnx": exact, "model_quantized.onnx": rounded(exact)}
 
 
-def teacher_files() -> dict[str, bytes]:
-    """A teacher, which has an exact graph only."""
-    return {TOKENIZER_FILE: tokenizer(special=True), "model.onnx": teacher_graph()}
+def teacher_files(*, width: int = len(LABELS)) -> dict[str, bytes]:
+    """A teacher, which has an exact graph only; it reads texts and pairs."""
+    return {TOKENIZER_FILE: tokenizer(special=True), "model.onnx": teacher_graph(width=width)}
 
 
 def rounded(graph: bytes) -> bytes:
@@ -127,20 +129,29 @@ def rounded(graph: bytes) -> bytes:
 
 
 def draft(
-    name: str, version: str, role: Role, files: Mapping[str, bytes], texts: Sequence[str] = PROOF_TEXTS
+    name: str,
+    version: str,
+    role: Role,
+    files: Mapping[str, bytes],
+    texts: Sequence[Text] = PROOF_TEXTS,
+    *,
+    task: Task = Task.SINGLE_LABEL,
+    labels: Sequence[str] = LABELS,
 ) -> Manifest:
-    """A manifest that is true of these files; its proof holds where each text was run alone."""
+    """A manifest that is true of these files; its proof holds where each text or pair was run alone."""
     names = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
     graphs = {precision: file for precision, file in names.items() if file in files}
-    proof = {precision: _alone(role, files, file, texts) for precision, file in graphs.items()}
+    reader = encoder(role, files[TOKENIZER_FILE], pairs=not isinstance(texts[0], str))
+    proof = {precision: _alone(reader, files[file], texts) for precision, file in graphs.items()}
     return Manifest(
         format=1,
         name=name,
         version=version,
         role=role,
-        task=Task.SINGLE_LABEL,
-        labels=LABELS,
-        inputs=INPUTS[role],
+        task=task,
+        labels=tuple(labels),
+        texts=reader.texts,
+        inputs=INPUTS[role, reader.texts],
         max_tokens=MAX_TOKENS,
         pad_id=VOCABULARY["[PAD]"],
         graphs={
@@ -159,23 +170,39 @@ def draft(
     )
 
 
-def publish(models_folder: Path, name: str, version: str, role: Role) -> Path:
+def publish(
+    models_folder: Path,
+    name: str,
+    version: str,
+    role: Role,
+    *,
+    task: Task = Task.SINGLE_LABEL,
+    labels: Sequence[str] = LABELS,
+    pairs: bool = False,
+) -> Path:
     """Write a toy bundle into a folder of models."""
-    files = student_files() if role is Role.STUDENT else teacher_files()
+    width, texts = len(labels), PROOF_PAIRS if pairs else PROOF_TEXTS
+    files = student_files(width=width, pairs=pairs) if role is Role.STUDENT else teacher_files(width=width)
     folder = models_folder / name / version
-    write_bundle(folder, draft(name, version, role, files), files, card="# A toy\n")
+    write_bundle(folder, draft(name, version, role, files, texts, task=task, labels=labels), files, card="# A toy\n")
     return folder
 
 
-def encoder(role: Role, content: bytes) -> Encoder:
+def encoder(role: Role, content: bytes, *, pairs: bool = False, max_tokens: int = MAX_TOKENS) -> Encoder:
     """The encoder that a server would open for these bytes."""
-    loaded = Tokenizer.from_str(content.decode())
-    return Encoder(loaded, inputs=INPUTS[role], max_tokens=MAX_TOKENS, pad_id=VOCABULARY["[PAD]"])
+    texts = 2 if pairs else 1
+    return Encoder(
+        Tokenizer.from_str(content.decode()),
+        inputs=INPUTS[role, texts],
+        max_tokens=max_tokens,
+        pad_id=VOCABULARY["[PAD]"],
+        texts=texts,
+    )
 
 
-def _alone(role: Role, files: Mapping[str, bytes], file: str, texts: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-    graph, reader = open_graph(files[file]), encoder(role, files[TOKENIZER_FILE])
-    rows = [graph.run(reader.collate(reader.encode([text])))[0] for text in texts]
+def _alone(reader: Encoder, graph: bytes, texts: Sequence[Text]) -> tuple[tuple[float, ...], ...]:
+    opened = open_graph(graph)
+    rows = [opened.run(reader.collate(reader.encode([text])))[0] for text in texts]
     return tuple(tuple(row.tolist()) for row in rows)
 
 
@@ -189,6 +216,7 @@ def _lstm_weights(rng: np.random.Generator) -> Weights:
         "w": _random(rng, 2, 4 * HIDDEN, EMBEDDING),
         "r": _random(rng, 2, 4 * HIDDEN, HIDDEN),
         "b": _random(rng, 2, 8 * HIDDEN),
+        "flat": np.array([0, -1], np.int64),
     }
 
 
@@ -199,6 +227,28 @@ def _head_weights(rng: np.random.Generator, pooled: int, width: int) -> Weights:
         "out": _random(rng, HIDDEN, width) * np.float32(2),
         "out_bias": _random(rng, width),
     }
+
+
+def _tower_nodes(ids: str, lengths: str, pooled: str, *, minds_lengths: bool = True) -> list[onnx.NodeProto]:
+    """Ids (B, T) and lengths (B,) -> the last states of both directions (B, 2H)."""
+
+    def own(name: str) -> str:
+        return f"{pooled}_{name}"
+
+    return [
+        helper.make_node("Gather", ["table", ids], [own("embedded")]),  # (B, T) -> (B, T, E)
+        helper.make_node("Transpose", [own("embedded")], [own("in_time")], perm=[1, 0, 2]),  # -> (T, B, E)
+        helper.make_node("Cast", [lengths], [own("steps")], to=TensorProto.INT32),
+        helper.make_node(
+            "LSTM",
+            [own("in_time"), "w", "r", "b", own("steps") if minds_lengths else ""],
+            ["", own("last")],
+            hidden_size=HIDDEN,
+            direction="bidirectional",
+        ),
+        helper.make_node("Transpose", [own("last")], [own("by_row")], perm=[1, 0, 2]),  # (2, B, H) -> (B, 2, H)
+        helper.make_node("Reshape", [own("by_row"), "flat"], [pooled]),  # -> (B, 2H)
+    ]
 
 
 def _head_nodes(activation: str) -> list[onnx.NodeProto]:

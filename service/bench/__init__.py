@@ -1,1 +1,4 @@
-"""Benchmarks: `engine` measures the graphs alone, `report` shows what was measured, `machine` says where."""
+"""Benchmarks: `engine` measures the graphs alone, `http` services under load.
+
+The reports show what was measured, `machine` says where. What does the measured work in a process of its own: `worker`.
+"""

@@ -6,18 +6,18 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 
-from service.bench.engine import Entry, Subject, UnfitWorkload, Workload, prepare, race
+from service.bench.engine import Entry, Subject, Workload, parse_entry, prepare, race
+from service.bench.http_command import http
 from service.bench.machine import this_machine
 from service.bench.report import Report, summarise
-from service.bundle.errors import BundleError
-from service.bundle.manifest import Precision, Role
+from service.bench.terminal import FAULTS, complaints, give_up, screen
+from service.bundle.manifest import Role
 from service.bundle.store import find_bundles, read_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-screen, complaints = Console(), Console(stderr=True)
+app.command()(http)
 
 AtLeastOne = Annotated[int, typer.Option(min=1)]
 
@@ -32,7 +32,7 @@ Against = Annotated[list[str] | None, typer.Option(help="compare with this name;
 
 @app.callback()
 def bench() -> None:
-    """Measure students beside their teachers."""
+    """Measure students beside their teachers, and services under load."""
 
 
 @app.command()
@@ -50,9 +50,8 @@ def engine(
     try:
         entries = [parse_entry(text) for text in bundle] if bundle else every_graph(models)
         report = measure(entries, Workload(rows, tokens, threads, rounds), against or [])
-    except (BundleError, UnfitWorkload) as error:
-        complaints.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    except FAULTS as error:
+        give_up(error)
     screen.print(report.to_table())
     if json:
         json.write_text(report.to_json(), encoding="utf-8")
@@ -63,14 +62,6 @@ def measure(entries: Sequence[Entry], workload: Workload, against: Sequence[str]
     yardsticks = places_of(against, subjects)
     rounds = track(race(subjects, workload), "measuring", workload.rounds, console=complaints, transient=True)
     return summarise(this_machine(), workload, subjects, np.array(list(rounds)), yardsticks)
-
-
-def parse_entry(text: str) -> Entry:
-    """`models/name/1:fast` -> that folder's fast graph; without a suffix, the exact one."""
-    folder, _, suffix = text.rpartition(":")
-    if folder and suffix in set(Precision):
-        return Entry(Path(folder), Precision(suffix))
-    return Entry(Path(text), Precision.EXACT)
 
 
 def every_graph(models: Path) -> list[Entry]:

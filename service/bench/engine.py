@@ -59,6 +59,14 @@ class UnfitWorkload(Exception):
     """A bundle can't take rows of this length."""
 
 
+def parse_entry(text: str) -> Entry:
+    """`models/name/1:fast` -> that folder's fast graph; without a suffix, the exact one."""
+    folder, _, suffix = text.rpartition(":")
+    if folder and suffix in set(Precision):
+        return Entry(Path(folder), Precision(suffix))
+    return Entry(Path(text), Precision.EXACT)
+
+
 def prepare(entry: Entry, workload: Workload) -> Subject:
     """Open the bundle and give it its rows: random token ids, the same for each graph of one bundle."""
     bundle = open_bundle(entry.folder, entry.precision, EngineOptions(threads=workload.threads))

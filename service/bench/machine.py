@@ -2,10 +2,15 @@
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnxruntime
+
+from service.cores import cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +24,40 @@ class Machine:
         return f"{self.cpu}, {self.cores} cores, Python {self.python}, ONNX Runtime {self.onnxruntime}"
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The machine, what runs on it, and whether it had anything else to do."""
+
+    machine: Machine
+    kernel: str
+    versions: dict[str, str]
+    commit: str | None
+    when: str
+    load: float | None  # processes that wanted a core, in the minute before
+
+    @property
+    def idle(self) -> bool:
+        return self.load is None or self.load < IDLE
+
+    def __str__(self) -> str:
+        packages = ", ".join(f"{name} {found}" for name, found in self.versions.items())
+        return f"{self.machine}; {self.kernel}; {packages}; commit {self.commit}; {self.when}, load {self.load}"
+
+
+IDLE = 0.3
+PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "pydantic", "tokenizers", "numpy")
+
+
+def these_surroundings() -> Surroundings:
+    """To be called before anything is measured."""
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # missing on Windows
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    versions = {name: found for name in PACKAGES if (found := _version(name)) is not None}
+    return Surroundings(this_machine(), platform.release(), versions, _commit(), when, load)
+
+
 def this_machine() -> Machine:
-    return Machine(_cpu_model(), _usable_cores(), platform.python_version(), onnxruntime.__version__)
+    return Machine(_cpu_model(), cores(), platform.python_version(), onnxruntime.__version__)
 
 
 def _cpu_model() -> str:
@@ -31,6 +68,18 @@ def _cpu_model() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """None outside a checkout, or without git."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,75 +1,160 @@
 """Text -> tokens -> padded batch: the only preprocessing in the repository.
 
-It knows which arrays a graph wants. It knows nothing of what the graph computes.
+It knows tokenizers and how much of a text they need to see. It knows nothing of what the graph computes.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Self
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Self, overload
 
-import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from service.bundle.errors import InvalidTokenizer
-from service.bundle.manifest import STUDENT_INPUTS, TEACHER_INPUTS
+from service.bundle.errors import InvalidTokenizer, TextTooLong, TextUnreadable, WrongKind
+from service.bundle.manifest import SIAMESE_INPUTS
+from service.bundle.rows import COLLATORS, Buckets, Feeds, Ids, Joined, Padding, Row, Twins
+from service.bundle.wordpiece import is_of_the_tokenizer, plain_words
 
-Row = list[int]
-"""The token ids of one text, truncated; an empty text may have none."""
+__all__ = ["Encoder", "Feeds", "Ids", "Row", "Text"]
 
-Ids = NDArray[np.int64]
-Feeds = dict[str, Ids]
-"""What a graph is run with: name of the input -> (B, T), or (B,) for lengths."""
+Text = str | tuple[str, str]
+"""What a row is made of: one text, or a pair of them."""
+
+_LONG, _ENOUGH = 32, 8
+"""Texts with more than so many characters for each token that is read are looked at piecemeal, so many at first."""
+
+_SPACES = " \t\n\r\u3000"
+_MARKS = "!\"#$%&'()*+,./:;=?@^`{|}~\\\\\\-\u3001\u3002\uff01\uff0c\uff1f"
+_SIGNS = "\u3400-\u4dbf\u4e00-\u9fff"
+_UP_TO_A_BORDER = re.compile(f".*(?=[{_SPACES}{_MARKS}{_SIGNS}])", re.DOTALL)
+"""Up to a character that ends the word before it for BERT's normaliser and splitter: a space, a punctuation mark, a
+Chinese sign. (Not all of them: these are frequent, and none is part of a special token.)"""
+
+_WITHOUT_BORDER = re.compile(r"[A-Za-z0-9_<>\[\]]+")
+"""Added tokens like these never reach across a border."""
 
 
 class Encoder:
     """One tokenizer with its limits. Not changed after construction, so threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int) -> None:
-        if inputs not in _FEEDS:
-            raise ValueError(f"no graph takes the inputs {', '.join(inputs)}")
-        tokenizer.enable_truncation(max_tokens)
+    def __init__(
+        self, tokenizer: Tokenizer, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int, texts: int = 1
+    ) -> None:
+        if (inputs, texts) not in COLLATORS:
+            raise ValueError(f"no graph takes {texts} texts as {', '.join(inputs)}")
+        self._joins = texts == 2 and inputs != SIAMESE_INPUTS
+        if max_tokens <= tokenizer.num_special_tokens_to_add(self._joins):
+            # tokenizers would then not cut at all
+            raise ValueError(f"max_tokens is {max_tokens}, which leaves no room for a text beside the special tokens")
+        tokenizer.enable_truncation(max_tokens)  # of a pair the longer text is cut first, as transformers does it
         tokenizer.no_padding()  # rows are padded when their batch is known
         self._tokenizer = tokenizer
-        self._feeds = _FEEDS[inputs]
-        self._pad_id = pad_id
+        self._words = None if self._joins else plain_words(tokenizer)
+        self._collate = COLLATORS[inputs, texts]
+        self._padding = Padding(pad_id, max_tokens, None)
+        self._long = max_tokens * _LONG if _reads_words_apart(tokenizer) else sys.maxsize
         self.max_tokens = max_tokens
+        self.texts = texts
 
     @classmethod
-    def from_file(cls, path: Path, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int) -> Self:
-        """Read `tokenizer.json`."""
+    def from_bytes(cls, content: bytes, source: str, **options: Any) -> Self:
+        """Read a `tokenizer.json`; the options are those of the constructor."""
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise InvalidTokenizer(f"{path}: not a tokenizer ({error}); publish the bundle again") from error
-        return cls(tokenizer, inputs=inputs, max_tokens=max_tokens, pad_id=pad_id)
+            return cls(Tokenizer.from_buffer(content), **options)
+        except BaseException as error:
+            if not is_of_the_tokenizer(error):
+                raise
+            problem = " ".join(str(error).split())[:300]
+            raise InvalidTokenizer(f"{source}: not a usable tokenizer ({problem}); publish the bundle again") from None
 
-    def encode(self, texts: Sequence[str]) -> list[Row]:
-        """The tokens of each text."""
+    @overload
+    def encode(self, texts: Sequence[str], *, truncate: bool = True) -> list[list[int]]: ...
+    @overload
+    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> list[Row]: ...
+    def encode(self, texts: Sequence[Text], *, truncate: bool = True) -> Any:
+        """The tokens of each text or pair. Raises TextError: for a text of the wrong kind, for one that cannot be
+        tokenised and, unless texts may be truncated, for one with more than `max_tokens` tokens."""
+        wanted = str if self.texts == 1 else tuple
+        for place, text in enumerate(texts):
+            if not isinstance(text, wanted):
+                raise WrongKind(f"this model reads {'single texts' if self.texts == 1 else 'pairs of texts'}", place)
+        if self.texts == 1:
+            return self._each(texts, truncate)
+        if self._joins:
+            return [Joined(found.ids, found.type_ids) for found in self._tokenise(texts, range(len(texts)), truncate)]
+        first, second = (self._each([text[side] for text in texts], truncate) for side in range(2))
+        return list(map(Twins, first, second))
+
+    def collate(self, rows: Sequence[Row], buckets: Buckets | None = None) -> Feeds:
+        """Rows of any lengths -> the arrays of one batch, padded to its longest row or up to the buckets."""
+        padding = self._padding
+        return self._collate(padding if buckets is None else Padding(padding.pad_id, padding.max_tokens, buckets), rows)
+
+    def _each(self, texts: Sequence[Text], truncate: bool) -> list[list[int]]:
+        """Each text for itself: through the dictionary of words where that can be, else through the tokenizer."""
+        if self._words is None:
+            return [found.ids for found in self._tokenise(texts, range(len(texts)), truncate)]
+        rows = [self._words.row(str(text)) for text in texts]
+        # A row as long as the limit may have been cut; only the tokenizer can tell.
+        full = sys.maxsize if truncate else self.max_tokens
+        rest = [place for place, row in enumerate(rows) if row is None or len(row) >= full]
+        if rest:
+            for place, found in zip(
+                rest, self._tokenise([texts[place] for place in rest], rest, truncate), strict=True
+            ):
+                rows[place] = found.ids
+        return [row for row in rows if row is not None]
+
+    def _tokenise(self, texts: Sequence[Text], places: Sequence[int], truncate: bool) -> list[Encoding]:
+        """`places` are those of the texts in the call, for errors."""
+        try:
+            found = self._encodings(texts)
+        except BaseException as error:
+            if not is_of_the_tokenizer(error):
+                raise
+            place = places[0] if len(texts) == 1 else None
+            raise TextUnreadable("the tokenizer cannot read it", place) from None  # the cause may hold the text
+        if not truncate:
+            for place, encoding in zip(places, found, strict=True):
+                if len(encoding.ids) >= self.max_tokens and encoding.overflowing:
+                    raise TextTooLong(f"more than the {self.max_tokens} tokens that this model reads", place)
+        return found
+
+    def _encodings(self, texts: Sequence[Text]) -> list[Encoding]:
+        # Cutting both texts of a pair could change which of them is the longer one, and so what truncation leaves.
+        if not self._joins:
+            texts = [text if len(text) <= self._long else self._beginning(str(text)) for text in texts]
         if len(texts) == 1:
-            return [self._tokenizer.encode(texts[0]).ids]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+            text = texts[0]
+            return [self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text)]
+        return self._tokenizer.encode_batch_fast(texts)
 
-    def collate(self, rows: Sequence[Row]) -> Feeds:
-        """Rows of any lengths -> the arrays of one batch, padded to its longest row."""
-        # ONNX Runtime refuses length 0: an empty text is one pad token.
-        lengths = [len(row) or 1 for row in rows]
-        ids = np.full((len(rows), max(lengths)), self._pad_id, dtype=np.int64)  # (B, T)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = row
-        return self._feeds(ids, np.array(lengths, dtype=np.int64))
-
-
-def _student_feeds(ids: Ids, lengths: Ids) -> Feeds:
-    return {"input_ids": ids, "lengths": lengths}
+    def _beginning(self, text: str) -> str:
+        """So much of a long text that its first tokens are the same and are known to be too many; else all of it."""
+        size = self.max_tokens * _ENOUGH
+        while size < len(text):
+            words = _UP_TO_A_BORDER.match(text, 0, size)
+            if words and self._tokenizer.encode(words[0]).overflowing:
+                return words[0]
+            size *= 4
+        return text
 
 
-def _teacher_feeds(ids: Ids, lengths: Ids) -> Feeds:
-    mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)  # (T,) < (B, 1) -> (B, T)
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-
-
-_FEEDS: MappingProxyType[tuple[str, ...], Callable[[Ids, Ids], Feeds]] = MappingProxyType(
-    {STUDENT_INPUTS: _student_feeds, TEACHER_INPUTS: _teacher_feeds}
-)
+def _reads_words_apart(tokenizer: Tokenizer) -> bool:
+    """Are the tokens before a border the same whatever comes after it? True of BERT's tokenizers: each character is
+    normalised for itself, a border ends a word, and each word is split into pieces for itself."""
+    normaliser = tokenizer.normalizer
+    return (
+        isinstance(normaliser, BertNormalizer)
+        and normaliser.clean_text
+        and normaliser.handle_chinese_chars
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and isinstance(tokenizer.model, WordPiece)
+        and all(
+            _WITHOUT_BORDER.fullmatch(token.content) and not token.single_word
+            for token in tokenizer.get_added_tokens_decoder().values()
+        )
+    )

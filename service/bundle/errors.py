@@ -1,4 +1,6 @@
-"""What can be wrong with a bundle. Each message is one line that names the file and says how to mend it.
+"""What can be wrong with a bundle, with a text, and with a run.
+
+A BundleError is one line that names the file and says how to mend it:
 
     BundleError
     ├── MissingFile        a file or folder that must be there is not
@@ -11,6 +13,15 @@
     ├── ProofFailed        the graph does not give the logits that its exporter wrote down
     ├── ProviderMissing    this machine's ONNX Runtime lacks the execution provider
     └── BundleExists       versions are immutable: nothing is ever overwritten
+
+A TextError is about one text of a call. It holds the text's place and never the text:
+
+    TextError
+    ├── WrongKind          a single text where the model reads pairs, or a pair where it reads single texts
+    ├── TextTooLong        more tokens than the model reads, and the caller does not want it cut
+    └── TextUnreadable     the tokenizer failed on it
+
+RunAborted ends a run that another thread gave up.
 
 This module knows nothing of HTTP or exit codes.
 """
@@ -58,3 +69,27 @@ class ProviderMissing(BundleError):
 
 class BundleExists(BundleError):
     """Versions are immutable: nothing is ever overwritten."""
+
+
+class TextError(Exception):
+    """A text that is not turned into tokens; `place` counts from 0, and is None where nobody can tell which it was."""
+
+    def __init__(self, problem: str, place: int | None) -> None:
+        super().__init__(problem)
+        self.place = place
+
+
+class WrongKind(TextError):
+    """A single text where the model reads pairs, or a pair where it reads single texts."""
+
+
+class TextTooLong(TextError):
+    """More tokens than the model reads, and the caller does not want it cut."""
+
+
+class TextUnreadable(TextError):
+    """The tokenizer failed on it."""
+
+
+class RunAborted(Exception):
+    """A run that another thread gave up."""

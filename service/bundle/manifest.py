@@ -4,6 +4,7 @@ It knows the rules of the format. It knows nothing of folders, digests on disk, 
 """
 
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -13,6 +14,7 @@ FORMAT = 1
 
 TOKENIZER_FILE = "tokenizer.json"
 STUDENT_INPUTS = ("input_ids", "lengths")
+SIAMESE_INPUTS = ("input_ids", "lengths", "pair_ids", "pair_lengths")
 TEACHER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
@@ -41,7 +43,9 @@ class Role(StrEnum):
 class Task(StrEnum):
     """What the logits mean; `tasks.TASKS` has the arithmetic."""
 
-    SINGLE_LABEL = "single-label"
+    SINGLE_LABEL = "single-label"  # one label of several is right
+    MULTI_LABEL = "multi-label"  # each label holds or not, whatever the others do
+    REGRESSION = "regression"  # numbers; a label is the name of one
 
 
 class Precision(StrEnum):
@@ -51,7 +55,20 @@ class Precision(StrEnum):
     FAST = "fast"
 
 
-INPUTS = {Role.STUDENT: STUDENT_INPUTS, Role.TEACHER: TEACHER_INPUTS}
+INPUTS = MappingProxyType(
+    {
+        (Role.STUDENT, 1): STUDENT_INPUTS,
+        (Role.STUDENT, 2): SIAMESE_INPUTS,
+        (Role.TEACHER, 1): TEACHER_INPUTS,
+        (Role.TEACHER, 2): TEACHER_INPUTS,  # both texts in one sequence; the token types tell them apart
+    }
+)
+"""Role and texts in a row -> what the graph takes."""
+
+FEWEST_LABELS = MappingProxyType({Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1})
+
+
+_TEXTS = MappingProxyType({1: "single texts", 2: "pairs"})
 
 
 class _Declared(BaseModel):
@@ -93,7 +110,7 @@ class Lineage(_Declared):
 class Proof(_Declared):
     """A few texts with the exporter's logits: run alone and together each time the bundle is opened."""
 
-    texts: tuple[Text, ...] = Field(min_length=2, max_length=256)
+    texts: tuple[Text | tuple[Text, Text], ...] = Field(min_length=2, max_length=256)
     logits: dict[Precision, tuple[tuple[Number, ...], ...]]
 
 
@@ -105,7 +122,8 @@ class Manifest(_Declared):
     version: Version
     role: Role
     task: Task
-    labels: tuple[Label, ...] = Field(min_length=2, max_length=10_000)
+    labels: tuple[Label, ...] = Field(min_length=1, max_length=10_000)
+    texts: int = Field(1, ge=1, le=2, description="texts in a row: 2 where the model reads pairs")
     inputs: tuple[str, ...]
     max_tokens: int = Field(ge=1, le=8192)
     pad_id: int = Field(ge=0, lt=2**31)
@@ -122,11 +140,12 @@ class Manifest(_Declared):
         return self
 
     def _of_the_model(self) -> list[str]:
-        wanted = INPUTS[self.role]
+        wanted, fewest = INPUTS[self.role, self.texts], FEWEST_LABELS[self.task]
         rules = {
             f"format must be {FORMAT}": self.format == FORMAT,
             "labels must differ from each other": len(set(self.labels)) == len(self.labels),
-            f"inputs of a {self.role} must be {', '.join(wanted)}": self.inputs == wanted,
+            f"labels of a {self.task} task must be {fewest} or more": len(self.labels) >= fewest,
+            f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {', '.join(wanted)}": self.inputs == wanted,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
         }
         return [rule for rule, kept in rules.items() if not kept]
@@ -142,7 +161,9 @@ class Manifest(_Declared):
 
     def _of_the_proof(self) -> list[str]:
         shape = [len(self.labels)] * len(self.proof.texts)
+        kind = str if self.texts == 1 else tuple
         rules = {
+            f"the proof must be of {_TEXTS[self.texts]}": all(isinstance(text, kind) for text in self.proof.texts),
             "the proof must have logits for each graph": self.proof.logits.keys() == self.graphs.keys(),
             "each text of the proof must have one logit per label": all(
                 [len(row) for row in rows] == shape for rows in self.proof.logits.values()

@@ -1,7 +1,11 @@
-"""What logits mean: pure arithmetic, one row of `TASKS` a task. It knows nothing of texts or graphs."""
+"""What logits mean: pure arithmetic, one row of `TASKS` a task. It knows nothing of texts or graphs.
 
-from collections.abc import Callable
+The scores are those of the `transformers` text-classification pipeline on the same logits, label by label.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
@@ -12,13 +16,24 @@ from service.bundle.manifest import Task
 Logits = NDArray[np.float32]
 Scores = NDArray[np.float64]
 
+THRESHOLD = 0.5
+"""From this score on, a label of a multi-label task holds: the point where its logit changes sign."""
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """How a task reads its logits."""
 
-    scores: Callable[[Logits], Scores]
-    width: Callable[[int], int]  # number of labels -> number of logits that the graph must give for a row
+class Function(StrEnum):
+    """What makes scores of logits; named as in Hugging Face's `function_to_apply`."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"
+
+
+class Choice(StrEnum):
+    """Which labels the scores of a row speak for."""
+
+    BEST = "best"  # the one with the highest score
+    EACH = "each"  # every one whose score reaches THRESHOLD; perhaps none
+    NONE = "none"  # no label: the scores themselves are the answer
 
 
 def softmax(logits: Logits) -> Scores:
@@ -30,9 +45,56 @@ def softmax(logits: Logits) -> Scores:
     return shares
 
 
+def sigmoid(logits: Logits) -> Scores:
+    """(B, L) -> (B, L): a probability for each label by itself."""
+    wide = logits.astype(np.float64)
+    powers = np.exp(-np.abs(wide))  # at most one: exp() of a large logit would overflow
+    scores: Scores = np.where(wide >= 0, 1, powers) / (1 + powers)
+    return scores
+
+
+def unchanged(logits: Logits) -> Scores:
+    """(B, L) -> (B, L): the logits themselves."""
+    return logits.astype(np.float64)
+
+
 def one_logit_a_label(labels: int) -> int:
     """The graph's width where each label has a logit of its own."""
     return labels
 
 
-TASKS = MappingProxyType({Task.SINGLE_LABEL: Meaning(scores=softmax, width=one_logit_a_label)})
+FUNCTIONS: MappingProxyType[Function, Callable[[Logits], Scores]] = MappingProxyType(
+    {Function.SOFTMAX: softmax, Function.SIGMOID: sigmoid, Function.NONE: unchanged}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """How a task reads its logits."""
+
+    function: Function
+    choice: Choice
+    width: Callable[[int], int] = one_logit_a_label  # number of labels -> logits that the graph must give for a row
+
+    def scores(self, logits: Logits) -> Scores:
+        """(B, L) logits -> (B, L) scores."""
+        return FUNCTIONS[self.function](logits)
+
+    def chosen(self, scores: Sequence[float]) -> list[int]:
+        """The labels that a row's scores speak for, by their places."""
+        match self.choice:
+            case Choice.BEST:
+                return [max(range(len(scores)), key=scores.__getitem__)]
+            case Choice.EACH:
+                return [place for place, score in enumerate(scores) if score >= THRESHOLD]
+            case Choice.NONE:
+                return []
+
+
+TASKS = MappingProxyType(
+    {
+        Task.SINGLE_LABEL: Meaning(Function.SOFTMAX, Choice.BEST),
+        Task.MULTI_LABEL: Meaning(Function.SIGMOID, Choice.EACH),
+        Task.REGRESSION: Meaning(Function.NONE, Choice.NONE),
+    }
+)

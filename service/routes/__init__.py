@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from service.door import HotRoute
+from service.errors import HUB, OIP, OURS, Dialect
 from service.exchange import Desk
 from service.routes import classify, health, hub, models
 
@@ -15,3 +16,10 @@ def hot(desk: Desk) -> list[HotRoute]:
 def plain(desk: Desk) -> list[APIRouter]:
     """All others."""
     return [models.router(desk), health.router(desk)]
+
+
+def dialect_of(path: str) -> Dialect:
+    """How to speak of errors on a path, also on one that no route has."""
+    if path in hub.PATHS:
+        return HUB
+    return OIP if path == "/v2" or path.startswith("/v2/") else OURS

@@ -1,14 +1,18 @@
 """`POST /v1/classify`: our own dialect, with the scores of all labels."""
 
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from time import perf_counter
+from types import MappingProxyType
 
-from fastapi import Request, Response
 from pydantic import Field
 
+from service.bundle.tasks import THRESHOLD, Choice, Meaning
+from service.call import Call, Reply
 from service.door import HotRoute
-from service.errors import Problem, problem
-from service.exchange import Classified, Desk, Texts, Wire, classify, guarded, receive
-from service.predictors import Predictor, RowScores
+from service.errors import OURS
+from service.exchange import Ask, Classified, Desk, Texts, Wire
+from service.predictors import RowScores
 
 PATH = "/v1/classify"
 
@@ -17,16 +21,37 @@ class ClassifyRequest(Wire):
     """Texts to classify."""
 
     model: str | None = Field(None, description="name or name@version; unset: the default model")
-    input: Texts = Field(description="One text, or a list of texts. A list is always a batch, never a pair.")
+    version: str | int | None = Field(None, description="A version of that model; unset: the newest that is served")
+    input: Texts = Field(
+        description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs. "
+        "A list is always a batch, never a pair."
+    )
+    top_k: int | None = Field(None, ge=1, description="So many labels in `scores`, the best first; unset: all")
+    truncate: bool = Field(True, description="false: refuse a text with more tokens than the model reads (422)")
 
 
-class Classification(Wire):
-    """The answer to one text."""
+class OneLabel(Wire):
+    """What a single-label model says of one text."""
 
     index: int = Field(description="Place of the text in the input")
     label: str = Field(description="The label with the highest score")
     score: float = Field(description="The score of that label")
-    scores: dict[str, float] = Field(description="The score of every label")
+    scores: dict[str, float] = Field(description="The score of every label, in the model's order, or of the best ones")
+
+
+class SeveralLabels(Wire):
+    """What a multi-label model says of one text."""
+
+    index: int = Field(description="Place of the text in the input")
+    labels: tuple[str, ...] = Field(description=f"Every label whose score is {THRESHOLD} or more, the best first")
+    scores: dict[str, float] = Field(description="The score of every label, in the model's order, or of the best ones")
+
+
+class Numbers(Wire):
+    """What a regression says of one text."""
+
+    index: int = Field(description="Place of the text in the input")
+    scores: dict[str, float] = Field(description="The numbers by their names")
 
 
 class Usage(Wire):
@@ -48,7 +73,7 @@ class ClassifyResponse(Wire):
     """Answers in the order of the input."""
 
     model: str = Field(description="name@version of the model that answered")
-    data: tuple[Classification, ...]
+    data: tuple[OneLabel | SeveralLabels | Numbers, ...] = Field(description="Each as the model's task has it")
     usage: Usage
     timing_ms: Timing
 
@@ -56,30 +81,51 @@ class ClassifyResponse(Wire):
 def route(desk: Desk) -> HotRoute:
     """The endpoint with its description."""
 
-    async def work(request: Request) -> Response:
-        started = perf_counter()
-        asked = await receive(desk, request, ClassifyRequest)
-        done = await classify(desk, request, asked.model, asked.input, "input")
-        return Response(render(done, perf_counter() - started), media_type="application/json")
+    async def work(call: Call) -> Reply:
+        asked = desk.receive(call, ClassifyRequest)
+        version = asked.version if asked.version is None else str(asked.version)
+        done = await desk.classify(call, Ask(asked.input, "input", asked.model, version, asked.truncate))
+        return Reply(render(done, asked.top_k, perf_counter() - call.started))
 
-    endpoint = guarded(work, problem, desk.metrics.of_route(PATH))
-    return HotRoute(PATH, endpoint, "Classify texts", ClassifyRequest, ClassifyResponse, Problem)
+    return HotRoute(PATH, desk.endpoint(work, OURS, PATH), "Classify texts", ClassifyRequest, ClassifyResponse)
 
 
-def render(done: Classified, total_s: float) -> bytes:
+def render(done: Classified, top_k: int | None, total_s: float) -> bytes:
     """The body of a ClassifyResponse, written directly: building the models takes several times as long."""
-    predictor = done.predictor
-    data = ",".join([_row(predictor, index, scores) for index, scores in enumerate(done.scores)])
+    predictor, stages = done.predictor, done.stages
+    labels, meaning = predictor.labels_json, predictor.bundle.meaning
+    said = _SAID[meaning.choice]
+    rows = [
+        f'{{"index":{index},{said(meaning, labels, scores)}"scores":{{{_listed(labels, scores, top_k)}}}}}'
+        for index, (scores, _) in enumerate(done.outcomes)
+    ]
     return (
-        f'{{"model":{predictor.name_json},"data":[{data}],"usage":{{"tokens":{done.tokens}}},'
-        f'"timing_ms":{{"tokenize":{done.tokenize_s * 1e3:.3f},"queue":{done.queue_s * 1e3:.3f},'
-        f'"inference":{done.inference_s * 1e3:.3f},"total":{total_s * 1e3:.3f}}}}}'
+        f'{{"model":{predictor.name_json},"data":[{",".join(rows)}],"usage":{{"tokens":{stages.tokens}}},'
+        f'"timing_ms":{{"tokenize":{stages.tokenize_s * 1e3:.3f},"queue":{stages.queue_s * 1e3:.3f},'
+        f'"inference":{stages.inference_s * 1e3:.3f},"total":{total_s * 1e3:.3f}}}}}'
     ).encode()
 
 
-def _row(predictor: Predictor, index: int, scores: RowScores) -> str:
-    labels = predictor.labels_json
+def _listed(labels: Sequence[str], scores: RowScores, top_k: int | None) -> str:
+    pairs = zip(labels, scores, strict=True)
+    listed = pairs if top_k is None else sorted(pairs, key=itemgetter(1), reverse=True)[:top_k]
+    return ",".join([f"{label}:{score!r}" for label, score in listed])
+
+
+def _one(_meaning: Meaning, labels: Sequence[str], scores: RowScores) -> str:
     best = max(scores)
-    listed = ",".join([f"{label}:{score!r}" for label, score in zip(labels, scores, strict=True)])
-    label = labels[scores.index(best)]
-    return f'{{"index":{index},"label":{label},"score":{best!r},"scores":{{{listed}}}}}'
+    return f'"label":{labels[scores.index(best)]},"score":{best!r},'
+
+
+def _several(meaning: Meaning, labels: Sequence[str], scores: RowScores) -> str:
+    chosen = sorted(meaning.chosen(scores), key=scores.__getitem__, reverse=True)
+    return f'"labels":[{",".join([labels[place] for place in chosen])}],'
+
+
+def _nothing(_meaning: Meaning, _labels: Sequence[str], _scores: RowScores) -> str:
+    return ""
+
+
+_SAID: MappingProxyType[Choice, Callable[[Meaning, Sequence[str], RowScores], str]] = MappingProxyType(
+    {Choice.BEST: _one, Choice.EACH: _several, Choice.NONE: _nothing}
+)

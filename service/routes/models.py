@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 
 from service.bundle.manifest import Measured, Precision, Role, Task
+from service.catalogue import Catalogue
 from service.exchange import Desk, Wire
-from service.predictors import Catalogue, Predictor
+from service.predictors import Predictor
 
 
 class Model(Wire):
@@ -47,7 +48,7 @@ def _described(catalogue: Catalogue, predictor: Predictor) -> Model:
         version=manifest.version,
         role=manifest.role,
         task=manifest.task,
-        default=manifest.name == catalogue.default,
+        default=predictor is catalogue.default,
         labels=manifest.labels,
         precision=predictor.bundle.precision,
         max_tokens=manifest.max_tokens,

@@ -1,0 +1,70 @@
+"""One request with its whole body, and its answer: the same whichever way it came in.
+
+It knows the form of HTTP. It knows nothing of connections, ASGI, paths or models.
+"""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.telemetry import Stages
+
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, in the order in which they came."""
+
+JSON = b"application/json"
+
+
+EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+"""Headers of every answer."""
+
+
+class Call:
+    """What was asked."""
+
+    __slots__ = ("body", "headers", "key", "method", "path", "peer", "stages", "started")
+
+    def __init__(self, method: str, path: str, headers: Headers, body: bytes, peer: str | None) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.peer = peer  # address of the client, without its port
+        self.started = perf_counter()
+        self.key: str | None = None  # public name of the API key, once it was found good
+        self.stages: Stages | None = None  # where the time went, once there is an answer
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that name."""
+        for found, value in self.headers:
+            if found == name:
+                return value
+        return None
+
+
+class Reply:
+    """What is answered."""
+
+    __slots__ = ("body", "headers", "media_type", "status")
+
+    def __init__(
+        self, body: bytes, status: int = 200, media_type: bytes = JSON, headers: Headers | None = None
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.media_type = media_type
+        self.headers: Headers = headers if headers is not None else []
+
+    def all_headers(self) -> Headers:
+        """Those of every answer first."""
+        return [
+            (b"content-type", self.media_type),
+            (b"content-length", str(len(self.body)).encode()),
+            *EVERYWHERE,
+            *self.headers,
+        ]
+
+
+Endpoint = Callable[[Call], Awaitable[Reply]]
+"""Always answers. It is cancelled when its client leaves."""

@@ -1,0 +1,22 @@
+"""What goes in and what comes out: one row of any input, and its answer. Knows nothing of files or models."""
+
+from typing import NamedTuple
+
+from service.bundle.encoder import Text
+
+__all__ = ["Answer", "Record", "Text"]
+
+
+class Record(NamedTuple):
+    """One row of the input."""
+
+    line: int
+    text: Text
+    kept: tuple[object, ...] = ()  # the columns that go into the output as they are
+
+
+class Answer(NamedTuple):
+    """A record, and its scores in the order of the model's labels."""
+
+    record: Record
+    scores: list[float]

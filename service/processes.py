@@ -1,0 +1,240 @@
+"""Several processes behind one port: one event loop and one set of sessions each, watched by a parent.
+
+Each worker has a listening socket of its own on the same port, so the kernel shares connections out evenly. The parent
+keeps all of these sockets: when a worker goes, what waits in its socket waits for the next one instead of being reset.
+SIGTERM and SIGINT stop all, SIGHUP lets all look for new models and keys, SIGUSR1 replaces one worker after the other.
+It knows processes and signals. It knows nothing of requests or models.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+logger = logging.getLogger("understudy")
+
+BEAT_S = 1.0
+"""How often a worker says that its event loop runs."""
+
+HUNG_S = 30.0
+"""A worker that says nothing for so long is killed."""
+
+LOOK_S = 0.1
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+"""Before a worker that ended by itself is started again; doubled each time until one of them got ready."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Where it serves, and what."""
+
+    url: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a worker tells its parent: nothing but that it lives, or one of these."""
+
+    ready: Ready | None = None
+    failure: Exception | None = None  # why it cannot serve
+
+
+Work = Callable[[socket.socket, Callable[[Said], None], str], int]
+"""A worker's life: serve on the socket, tell what there is to tell; returns the exit code. The name is for metrics."""
+
+
+class Worker:
+    """One process, as its parent sees it."""
+
+    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.ready: Ready | None = None
+        self.failure: Exception | None = None
+        self.leaving = False
+        self.heard = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        self._ears, mouth = context.Pipe(duplex=False)
+        # Two names in turn: while one is replaced by the other, both write their metrics.
+        self.name = f"{slot}-{generation % 2}"
+        self.process: BaseProcess = context.Process(target=_live, args=(work, door, mouth, self.name), name=self.name)
+        self.process.start()
+        mouth.close()
+
+    def listen(self) -> None:
+        """Take in what it said."""
+        try:
+            while self._ears.poll():
+                said: Said = self._ears.recv()
+                self.heard = time.monotonic()
+                self.ready = said.ready or self.ready
+                self.failure = said.failure or self.failure
+        except (EOFError, OSError):
+            return
+
+    def leave(self) -> None:
+        """Ask it to finish."""
+        self.leaving = True
+        self.process.terminate()
+
+    @property
+    def hung(self) -> bool:
+        return time.monotonic() - self.heard > HUNG_S
+
+    @property
+    def over(self) -> bool:
+        return self.process.exitcode is not None
+
+
+@dataclass(slots=True)
+class Replacement:
+    """A worker that gets ready to take another's place."""
+
+    old: Worker
+    new: Worker
+
+
+class Workers:
+    """The parent."""
+
+    def __init__(
+        self,
+        work: Work,
+        doors: list[socket.socket],
+        *,
+        stop_s: float,
+        on_ready: Callable[[Ready], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._work = work
+        self._doors = doors
+        self._stop_s = stop_s
+        self._on_ready = on_ready
+        self._on_end = on_end
+        self._signals: list[int] = []
+        self._losses = 0  # of workers that never got ready, in a row
+        self._due: dict[int, float] = {}  # slot -> when it is started again
+        self._to_replace: list[int] = []
+        self._replacement: Replacement | None = None
+        self._workers: list[Worker] = []
+        self._generation = 0
+        self._failure: Exception | None = None
+
+    def run(self) -> int:
+        """Start all and watch them until a signal comes; returns the exit code.
+
+        Raises what a worker told of, if the first ones cannot serve.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        for slot in range(len(self._doors)):
+            self._start(slot)
+        said, code = False, None
+        while code is None and not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
+            wait([worker.process.sentinel for worker in self._workers], LOOK_S)
+            self._obey()
+            code = self._look()
+            ready = [worker.ready for worker in self._workers if worker.ready is not None]
+            if not said and len(ready) == len(self._doors):
+                said = True
+                self._on_ready(ready[0])
+        stopped = self._stop()
+        if self._failure is not None:
+            raise self._failure
+        return stopped if code is None else code
+
+    def _start(self, slot: int) -> Worker:
+        self._generation += 1
+        worker = Worker(self._work, slot, self._generation, self._doors[slot])
+        self._workers.append(worker)
+        return worker
+
+    def _obey(self) -> None:
+        while self._signals and self._signals[0] in (signal.SIGHUP, signal.SIGUSR1):
+            if self._signals.pop(0) == signal.SIGUSR1:
+                self._to_replace = list(range(len(self._doors)))
+                continue
+            for worker in self._workers:
+                if worker.process.pid is not None and not worker.over:
+                    os.kill(worker.process.pid, signal.SIGHUP)
+
+    def _look(self) -> int | None:
+        """One round. An exit code if the whole should end: what cannot start the first time will not the second."""
+        for worker in list(self._workers):
+            worker.listen()
+            if worker.hung and not worker.over:
+                logger.error("worker %d says nothing any more; it is killed", worker.slot)
+                worker.process.kill()
+            if worker.over:
+                self._workers.remove(worker)
+                self._on_end(worker.name)
+                if self._generation <= len(self._doors) and worker.ready is None:
+                    self._failure = worker.failure
+                    return worker.process.exitcode or 1
+                self._bury(worker)
+        for slot, due in list(self._due.items()):
+            if time.monotonic() >= due:
+                del self._due[slot]
+                self._start(slot)
+        self._replace()
+        return None
+
+    def _bury(self, worker: Worker) -> None:
+        if any(other.slot == worker.slot for other in self._workers) or worker.leaving:
+            return  # it was replaced, or its replacement did not get ready
+        self._losses = 0 if worker.ready else self._losses + 1
+        pause_s = min(FIRST_PAUSE_S * 2**self._losses, LONGEST_PAUSE_S)
+        logger.error("worker %d ended with %s; it is started again", worker.slot, worker.process.exitcode)
+        self._due[worker.slot] = time.monotonic() + pause_s
+
+    def _replace(self) -> None:
+        """One slot after the other: the new one gets ready, then the old one leaves, then comes the next slot."""
+        change = self._replacement
+        if change is None:
+            if self._to_replace:
+                slot = self._to_replace.pop(0)
+                old = next((worker for worker in self._workers if worker.slot == slot), None)
+                if old is not None:  # else it is being started again anyway
+                    self._replacement = Replacement(old, self._start(slot))
+        elif change.new.over:
+            logger.error("the new worker %d did not get ready; the old ones go on", change.new.slot)
+            self._to_replace, self._replacement = [], None
+        elif change.old.over:
+            self._replacement = None
+        elif change.new.ready and not change.old.leaving:
+            change.old.leave()
+
+    def _stop(self) -> int:
+        """Ask all to finish; whoever does not in time is killed."""
+        for worker in self._workers:
+            worker.leave()
+        deadline = time.monotonic() + self._stop_s
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if not worker.over:
+                logger.error("worker %d did not end within %g s; it is killed", worker.slot, self._stop_s)
+                worker.process.kill()
+                worker.process.join()
+        # Told to stop before it could say how to: that is a stop as well.
+        return 0 if all(worker.process.exitcode in (0, -signal.SIGTERM) for worker in self._workers) else 1
+
+
+def _live(work: Work, door: socket.socket, mouth: Connection, name: str) -> None:
+    """In the worker's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until there is anything to stop
+
+    def tell(said: Said) -> None:
+        try:
+            mouth.send(said)
+        except OSError:  # the parent has gone, so nobody would restart or stop us
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    raise SystemExit(work(door, tell, name))

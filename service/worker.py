@@ -1,0 +1,71 @@
+"""A process that serves: from the settings and a socket to the exit code.
+
+The only one there is, or one of several; see `processes`. It knows what must be set up in which order.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from service.app import create_app
+from service.gate import with_cors
+from service.heads import Reason
+from service.lifecycle import Lifecycle, Server, configure, run
+from service.metrics import share
+from service.processes import Ready, Said
+from service.routes import dialect_of
+from service.settings import Settings
+from service.telemetry import configure_logs
+
+OURS = threading.main_thread()
+
+
+def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], name: str | None = None) -> int:
+    """Serve until a signal comes. Raises SettingProblem, and whatever kept the models from opening.
+
+    `name` is given where several workers share their metrics.
+    """
+    log = configure_logs(settings)
+    if name is not None:
+        share(name)
+    app = create_app(settings)
+    metrics = app.desk.metrics
+
+    def beat() -> None:
+        if name is not None:
+            metrics.sample()
+            tell(Said())
+
+    whole = with_cors(app, settings.cors_origins)
+    config = configure(whole, settings, metrics.refusals(Reason), dialect_of)
+    server = Server(config, app.lifecycle, settings.settle_seconds, beat)
+
+    def loaded(lifecycle: Lifecycle) -> None:
+        if lifecycle.failure is not None:
+            server.should_exit = True
+        elif lifecycle.unready() is None:
+            tell(Said(ready=Ready(_url(door), f"{_listed(lifecycle)}; {app.desk.gate}")))
+
+    app.lifecycle.on_loaded = loaded
+    run(server, door)
+    if app.lifecycle.failure is not None:
+        raise app.lifecycle.failure
+    log.flush()
+    if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate() if thread is not OURS):
+        os._exit(0)  # a thread that hangs in foreign code would keep the process for ever; everyone has their answer
+    return 0
+
+
+def _url(door: socket.socket) -> str:
+    host, port = door.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listed(lifecycle: Lifecycle) -> str:
+    catalogue = lifecycle.catalogue
+    listed = ", ".join(
+        f"{predictor.name} ({predictor.manifest.role}, {predictor.bundle.precision})"
+        for predictor in catalogue.predictors
+    )
+    return f"{listed}; default {catalogue.default.manifest.name}"
