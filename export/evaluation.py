@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,6 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from export.datasets import Columns, Example, held_out
 from export.errors import ModelError
-from service.bundle.encoder import Row
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import OpenBundle, open_bundle
 
@@ -19,6 +19,7 @@ SHUFFLES = 5
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
+R = TypeVar("R")
 
 
 def accuracy(predicted: Labels, labels: Labels) -> float:
@@ -81,7 +82,7 @@ def predict(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
     return run_batches(bundle.run, rows, sorted(range(len(rows)), key=lambda i: len(rows[i])))
 
 
-def run_batches(run: Callable[[Sequence[Row]], Logits], rows: Sequence[Row], order: Sequence[int]) -> Logits:
+def run_batches(run: Callable[[Sequence[R]], Logits], rows: Sequence[R], order: Sequence[int]) -> Logits:
     """Run rows in the given order, BATCH at a time; logits (N, L) come back in the rows' own order."""
     parts = [run([rows[i] for i in order[start : start + BATCH]]) for start in range(0, len(order), BATCH)]
     found = np.concatenate(parts)
@@ -111,8 +112,8 @@ class Wander:
 
 
 def wander(
-    run: Callable[[Sequence[Row]], Logits],
-    rows: Sequence[Row],
+    run: Callable[[Sequence[R]], Logits],
+    rows: Sequence[R],
     task: Task = Task.SINGLE_LABEL,
     seed: int = 0,
 ) -> Wander:

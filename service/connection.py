@@ -7,6 +7,7 @@ and then let go; nothing of it is logged. It knows nothing of paths, models or w
 
 import asyncio
 import socket
+from collections import deque
 from contextlib import suppress
 from math import inf
 from typing import Any, ClassVar
@@ -14,10 +15,13 @@ from typing import Any, ClassVar
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.call import Call
 from service.crowd import PARTING_S, Crowd, Observer, peer_of
 from service.cycle import Cycle, DialectOf, and_close
 from service.errors import OURS, Dialect, respond
+from service.exchange import Answering
 from service.heads import Head, Limits, Reason, Refusal
+from service.quick import Hot, Quick
 from service.reader import Incoming, Reader
 from service.settings import Settings
 
@@ -52,16 +56,24 @@ class Connection(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # super's own, which would call super
         self.peer: str | None = None
         self.reader = Reader(self.crowd.limits, self._take)
-        self.running: Cycle | None = None
+        self.running: Cycle | Quick | None = None
+        self.waiting: deque[tuple[Cycle | Quick, int]] = deque()  # for their turn, with the size of their bodies
         self.requests = 0
         self.deadline = inf  # of what we wait for
         self._limits = self.crowd.limits
         self._timed = _NOTHING  # for which part the deadline stands …
         self._since = 0.0  # … and when that part began
-        self._held = 0  # bytes of an unfinished body that the crowd knows of
+        self._queued = 0  # bytes of bodies that wait for their turn
+        self._held = 0  # bytes of these and of an unfinished one, as the crowd knows …
+        self._held_since = 0.0  # … and since when there are any
         self._last_words = b""  # to be said after the answers that are under way
         self._unread = 0  # the write buffer …
         self._unread_since = inf  # … and since when it has not become clearly less
+
+    @staticmethod
+    def hot(method: str, path: str) -> Answering | None:
+        """The endpoint behind a path that need not go through ASGI; `guarded_protocol` knows better."""
+        return None
 
     @staticmethod
     def dialect_of(path: str) -> Dialect:
@@ -85,13 +97,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.leave(self)
-        self._let_go_of_body()
         self.reader.close()
-        self.pipeline.clear()
+        self._forget_waiting()
+        self._count_held()
         running, self.running = self.running, None
         if running is not None:  # super tells the newest only
-            running.disconnected = True
-            running.message_event.set()
+            running.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,7 +111,7 @@ class Connection(HttpToolsProtocol):
         except Refusal as refusal:
             self._refuse(refusal)
         else:
-            if self.reader.incoming is not _NOTHING:
+            if self.reader.incoming is not _NOTHING or self.waiting or self._held:
                 self._await_rest()
 
     # What uvicorn calls.
@@ -113,21 +124,21 @@ class Connection(HttpToolsProtocol):
         self.running = None
         if self.transport.is_closing():
             return
-        if self.pipeline:
-            cycle, _ = self.pipeline.pop()
-            assert isinstance(cycle, Cycle)
-            self._start(cycle)
+        if self.waiting:
+            request, size = self.waiting.popleft()
+            self._queued -= size
+            self._count_held()
+            self._start(request)
         elif self._last_words:
             self._part(self._last_words)
         elif self.reader.incoming is _NOTHING:
             self.deadline = self.crowd.now + self.timeout_keep_alive
         elif self.reader.incoming is _BODY:
             self._encourage()
-        if self.flow.read_paused and not self.pipeline:
+        if self.flow.read_paused and not self.waiting:
             self.flow.resume_reading()
             self._timed = _NOTHING  # the client could not send on, so its time begins anew
-            if self.reader.incoming is not _NOTHING:
-                self._await_rest()
+            self._await_rest()
 
     # What the crowd calls.
 
@@ -146,13 +157,14 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def unfinished_since(self) -> float | None:
-        return self._since if self._held else None
+        return self._held_since if self._held else None
 
     def give_up_body(self) -> None:
+        self._forget_waiting()
         self._refuse(Refusal(Reason.TOO_MUCH_UNFINISHED, "too much is being sent at once; try again later"))
 
     def wind_up(self, now: float) -> None:
-        last = self.pipeline[0][0] if self.pipeline else self.running
+        last = self.waiting[-1][0] if self.waiting else self.running
         if last is not None:
             last.keep_alive = False
         else:
@@ -173,20 +185,31 @@ class Connection(HttpToolsProtocol):
     # What only we call.
 
     def _await_rest(self) -> None:
-        """Part of a request is here: how long may the rest take?"""
+        """Part of a request is here, or several are: how long may the rest take, and how much of it do we want now?"""
         incoming = self.reader.incoming
-        if incoming is _NOISE:
-            return
-        if self._timed is not incoming:
-            self._timed = incoming
-            self._since = self.loop.time()
-            limit_s = self._limits.body_s if incoming is _BODY else self._limits.head_s
-            self.deadline = self._since + (min(limit_s, PARTING_S) if self.crowd.stopping else limit_s)
-        if incoming is _BODY:
-            self._encourage()
-            size = len(self.reader.body)
-            more, self._held = size - self._held, size
+        if incoming is _HEAD or incoming is _BODY:
+            if self._timed is not incoming:
+                self._timed = incoming
+                self._since = self.loop.time()
+                limit_s = self._limits.body_s if incoming is _BODY else self._limits.head_s
+                self.deadline = self._since + (min(limit_s, PARTING_S) if self.crowd.stopping else limit_s)
+            if incoming is _BODY:
+                self._encourage()
+        self._count_held()
+        if self.running is not None and (self._held > self._limits.head_bytes or len(self.waiting) >= MAX_PIPELINED):
+            self.flow.pause_reading()  # not earlier: only who reads hears that the client has gone
+
+    def _count_held(self) -> None:
+        held = self._queued + len(self.reader.body)
+        if held and not self._held:
+            self._held_since = self.loop.time()
+        more, self._held = held - self._held, held
+        if more:
             self.crowd.hold(more)
+
+    def _forget_waiting(self) -> None:
+        self.waiting.clear()
+        self._queued = 0
 
     def _encourage(self) -> None:
         """Say that the body is welcome, to a client that waits for our word."""
@@ -200,16 +223,22 @@ class Connection(HttpToolsProtocol):
         self.requests += 1
         self.deadline = inf  # it is we who are waited for
         self._timed = _NOTHING
-        if self._held:
-            self._let_go_of_body()
-        if len(self.pipeline) >= MAX_PIPELINED:
+        if len(self.waiting) >= MAX_PIPELINED:
             raise Refusal(Reason.PIPELINE_TOO_LONG, f"at most {MAX_PIPELINED} requests may wait on a connection")
-        self.cycle = cycle = self._cycle(head, body, keep_alive)
+        endpoint = self.hot(head.method, head.path)
+        request = (
+            self._cycle(head, body, keep_alive) if endpoint is None else self._quick(endpoint, head, body, keep_alive)
+        )
         if self.running is None:
-            self._start(cycle)
+            self._start(request)
         else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
+            self._queued += len(body)
+            self.waiting.append((request, len(body)))
+
+    def _quick(self, endpoint: Answering, head: Head, body: bytes, keep_alive: bool) -> Quick:
+        call = Call(head.method, head.path, head.headers, body, self.peer)
+        defaults = self.server_state.default_headers
+        return Quick(endpoint, call, self.transport, self.flow, defaults, keep_alive, self.on_response_complete)
 
     def _cycle(self, head: Head, body: bytes, keep_alive: bool) -> Cycle:
         scope: HTTPScope = {
@@ -242,20 +271,24 @@ class Connection(HttpToolsProtocol):
         )
         cycle.dialect_of = self.dialect_of
         cycle.body = body  # type: ignore[assignment]  # it is only read, and so need not be copied
-        cycle.more_body = False
-        cycle.message_event.set()
         return cycle
 
-    def _start(self, cycle: Cycle) -> None:
-        self.running = cycle
-        if self.crowd.leaving and not self.pipeline:
-            cycle.keep_alive = False
-        self._start_asgi_task(cycle, self.app)
+    def _start(self, request: Cycle | Quick) -> None:
+        self.running = request
+        if self.crowd.leaving and not self.waiting:
+            request.keep_alive = False
+        if isinstance(request, Quick):
+            task = request.start(self.loop)
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        else:
+            self.cycle = request
+            self._start_asgi_task(request, self.app)
 
     def _refuse(self, refusal: Refusal) -> None:
         self.crowd.refused(refusal.reason)
-        self._let_go_of_body()
         self.reader.stop_listening()
+        self._count_held()
         path, given = self.reader.asked()
         reply = respond(refusal, given, self.dialect_of(path))
         headers = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *and_close(reply))]
@@ -273,10 +306,6 @@ class Connection(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.deadline = self.loop.time() + (PARTING_S if self.crowd.stopping else LINGER_S)
-
-    def _let_go_of_body(self) -> None:
-        held, self._held = self._held, 0
-        self.crowd.hold(-held)
 
     def _time_is_over(self) -> None:
         match self.reader.incoming:
@@ -309,14 +338,16 @@ class Connection(HttpToolsProtocol):
 
 
 def guarded_protocol(
-    limits: Limits, refused: Observer = lambda _: None, dialect_of: DialectOf = lambda _: OURS
+    limits: Limits,
+    refused: Observer = lambda _: None,
+    dialect_of: DialectOf = lambda _: OURS,
+    hot: Hot = lambda _method, _path: None,
 ) -> type[Connection]:
     """The protocol for one server. `refused` hears why a connection was refused or cut; `dialect_of` tells how a
-    path speaks of errors.
+    path speaks of errors, and `hot` which endpoints may be asked without the way through ASGI.
     """
-    return type(
-        "GuardedConnection", (Connection,), {"crowd": Crowd(limits, refused), "dialect_of": staticmethod(dialect_of)}
-    )
+    parts = {"crowd": Crowd(limits, refused), "dialect_of": staticmethod(dialect_of), "hot": staticmethod(hot)}
+    return type("GuardedConnection", (Connection,), parts)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.call import Headers, Reply
@@ -23,6 +23,21 @@ class Cycle(RequestResponseCycle):
     """uvicorn's, except for the ends that are not the application's."""
 
     dialect_of: DialectOf
+    taken = False
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The body, all of which is here; after that, word that the client has gone or has its answer."""
+        if not self.taken and not self.disconnected:
+            self.taken = True
+            return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+        if not self.disconnected and not self.response_complete:
+            await self.message_event.wait()
+        return {"type": "http.disconnect"}
+
+    def leave(self) -> None:
+        """The client has gone: whoever waits for its message is told."""
+        self.disconnected = True
+        self.message_event.set()
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         try:

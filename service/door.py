@@ -4,6 +4,7 @@ It knows paths and schemas. It knows nothing of what an endpoint does.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from re import Pattern
@@ -224,7 +225,11 @@ def _described(route: HotRoute) -> dict[str, Any]:
     }
     done = {"200": {"description": "Scores", "content": _content(route.response, "application/json")}}
     body = {"required": True, "content": _content(route.request, "application/json")}
-    return {"requestBody": body, "responses": done | refusals}
+    named = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall("{([a-z]+)}", route.path)
+    ]
+    return {"parameters": named, "requestBody": body, "responses": done | refusals}
 
 
 def _content(model: type[BaseModel], media_type: str) -> Mapping[str, Any]:

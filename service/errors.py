@@ -2,6 +2,7 @@
 
     ServiceError               status
     ├── MalformedJson          400  the body is not JSON
+    ├── ChangeRefused          400  the models stay as they are
     ├── Unauthorized           401  no key, or one that is not known
     ├── Forbidden              403  the key may not ask this
     ├── UnknownModel           404  no model of that name is served
@@ -87,6 +88,12 @@ class MalformedJson(ServiceError):
     """The body is not JSON."""
 
     status, title = 400, "Malformed JSON"
+
+
+class ChangeRefused(ServiceError):
+    """The models stay as they are."""
+
+    status, title = 400, "Change refused"
 
 
 class Unauthorized(ServiceError):

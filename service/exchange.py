@@ -41,16 +41,23 @@ from service.metrics import Metrics
 from service.predictors import Outcome, Predictor, chars
 from service.settings import Settings
 from service.telemetry import Stages, Visit, Witness, server_timing
+from service.tensors import BINARY, NO_BINARY
 
 REQUEST_TIMEOUT = b"x-request-timeout"
 
-Wanted = TypeVar("Wanted", bound="Wire")
+Wanted = TypeVar("Wanted", bound=BaseModel)
 
 
 class Wire(BaseModel):
     """What goes over the wire: unknown fields are refused, values are not converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Extensible(BaseModel):
+    """The same in a protocol that others extend: unknown fields are left alone."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, hide_input_in_errors=True)
 
 
 class TextPair(Wire):
@@ -88,6 +95,7 @@ class Ask:
     model: str | None = None  # name or name@version; None: the default one
     version: str | None = None
     truncate: bool = True  # else a text that is too long is refused
+    pairs_by: str = '; write {"text": ..., "text_pair": ...} for each'  # what to say where pairs are needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +119,12 @@ class Desk:
         self.gate = gate
         self.witness = witness
 
-    def receive(self, call: Call, wanted: type[Wanted]) -> Wanted:
-        """Validate the body."""
+    def receive(self, call: Call, wanted: type[Wanted], unsaid: tuple[str, ...] = TAGS) -> Wanted:
+        """Validate the body. `unsaid` are parts of a place in it that are ours and not the client's."""
         try:
             return wanted.model_validate_json(call.body)
         except ValidationError as error:
-            raise from_validation(error, unsaid=TAGS) from None  # the cause would hold the text
+            raise from_validation(error, unsaid) from None  # the cause would hold the text
 
     async def classify(self, call: Call, ask: Ask) -> Classified:
         """Tokenise, queue, wait. Every refusal is a ServiceError."""
@@ -213,6 +221,8 @@ def too_large(limit: int) -> BodyTooLarge:
 def _check_media_type(headers: Headers) -> None:
     for name, value in headers:
         if name == b"content-type" and not _is_json(value):
+            if any(found == BINARY for found, _ in headers):
+                raise InvalidRequest.at(BINARY.decode(), NO_BINARY)
             raise WrongMediaType("send JSON, with Content-Type: application/json")
 
 
@@ -260,8 +270,7 @@ def _about(error: TextError, ask: Ask) -> InvalidRequest:
     listed = not isinstance(ask.texts, str | TextPair)
     place = (error.place,) if listed and error.place is not None else ()
     text = ask.texts if isinstance(ask.texts, str | TextPair) else ask.texts[0]
-    lacking = isinstance(error, WrongKind) and isinstance(text, str)
-    hint = '; write {"text": ..., "text_pair": ...} for each' if lacking else ""
+    hint = ask.pairs_by if isinstance(error, WrongKind) and isinstance(text, str) else ""
     return InvalidRequest((FieldProblem(loc=(ask.field, *place), msg=f"{error}{hint}", type="value_error"),))
 
 

@@ -163,7 +163,7 @@ def _check_length(value: bytes, limits: Limits) -> None:
     value = value.strip()
     if not value.isdigit() or (value[0] == _ZERO and len(value) > 1):  # is 010 eight or ten? Others may differ
         raise malformed("Content-Length is not a plain number")
-    if len(value) > 20 or int(value) > limits.body_bytes:
+    if int(value) > limits.body_bytes:
         raise body_too_large(limits)
 
 

@@ -157,4 +157,5 @@ def limits(settings: Settings) -> Limits:
         queued_tokens=settings.max_queue_tokens,
         queued_of_one=max(1, round(settings.max_queue_rows * settings.max_client_share)),
         run_s=settings.max_run_seconds,
+        here_s=settings.inline_ms / 1000,
     )

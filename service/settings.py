@@ -112,6 +112,12 @@ class Settings(BaseModel):
         le=10_000_000,
         description="Most tokens in a batch, padding included; bounds the memory and time of one run.",
     )
+    inline_ms: Annotated[float, Group.QUEUE] = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="A run of a few rows that should take less is made on the event loop itself; 0: always in a thread.",
+    )
     max_queue_rows: Annotated[Rows, Group.QUEUE] = Field(
         1024, description="Rows that may wait for a model before 429; fewer fail sooner, more wait longer."
     )

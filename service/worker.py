@@ -11,10 +11,11 @@ from collections.abc import Callable
 from service.app import create_app
 from service.gate import with_cors
 from service.heads import Reason
-from service.lifecycle import Lifecycle, Server, configure, run
+from service.lifecycle import Lifecycle
 from service.metrics import share
 from service.processes import Ready, Said
 from service.routes import dialect_of
+from service.server import Server, configure, run
 from service.settings import Settings
 from service.telemetry import configure_logs
 
@@ -38,7 +39,9 @@ def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], 
             tell(Said())
 
     whole = with_cors(app, settings.cors_origins)
-    config = configure(whole, settings, metrics.refusals(Reason), dialect_of)
+    # What CORS adds to answers is added on the way through ASGI.
+    hot = app.hot if whole is app else _none_is_hot
+    config = configure(whole, settings, metrics.refusals(Reason), dialect_of, hot)
     server = Server(config, app.lifecycle, settings.settle_seconds, beat)
 
     def loaded(lifecycle: Lifecycle) -> None:
@@ -55,6 +58,10 @@ def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], 
     if any(thread.is_alive() and not thread.daemon for thread in threading.enumerate() if thread is not OURS):
         os._exit(0)  # a thread that hangs in foreign code would keep the process for ever; everyone has their answer
     return 0
+
+
+def _none_is_hot(_method: str, _path: str) -> None:
+    return None
 
 
 def _url(door: socket.socket) -> str:

@@ -41,6 +41,14 @@ def toy_teacher(toy_models: Path) -> Path:
     return toy_models / "toy-teacher" / "1"
 
 
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a toy of each task and of each kind of pair. Read only."""
+    models = tmp_path_factory.mktemp("zoo")
+    toy.publish_zoo(models)
+    return models
+
+
 @pytest.fixture
 def student(toy_student: Path, tmp_path: Path) -> Path:
     """A copy of the student that a test may spoil."""

@@ -16,8 +16,11 @@ from service.connection import Connection, guarded_protocol
 from service.crowd import Crowd
 from service.errors import HUB, OURS
 from service.heads import Limits
+from tests.wire_cases import ask, post
 
 PATIENCE_S = 20  # only ever waited for when a test fails
+SHORT_S = 0.3  # a limit
+SLACK_S = 1.5  # the machine may be busy; without the limit, a client would wait for ten seconds or more
 
 LIMITS = Limits(
     connections=64,
@@ -34,6 +37,12 @@ LIMITS = Limits(
     unfinished_bytes=10**6,
 )
 
+
+BUSY = ask(line=b"GET /watch HTTP/1.1")  # until its client leaves
+HANG = ask(line=b"GET /hang HTTP/1.1")  # for ever
+HALF_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "
+HALF_BODY = post(b"Content-Length: 50", body=b"hello")
+LARGE = post(b"Content-Length: 15000", body=b"a" * 15_000)
 
 GONE: list[bytes] = []
 """Whose clients left while /watch watched."""
@@ -160,8 +169,8 @@ class Echo:
 
 
 @contextmanager
-def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, **limits: Any) -> Iterator[Echo]:
-    """A server with these limits."""
+def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, guarded: bool = True, **limits: Any) -> Iterator[Echo]:
+    """A server with these limits; not guarded: uvicorn as it comes."""
     refused: Counter[str] = Counter()
     protocol = guarded_protocol(
         replace(LIMITS, **limits),
@@ -170,7 +179,7 @@ def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, **limits: Any) -> Ite
     )
     config = uvicorn.Config(
         echo,
-        http=protocol,
+        http=protocol if guarded else "httptools",
         ws="none",
         lifespan="off",
         log_config=None,

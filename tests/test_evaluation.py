@@ -15,6 +15,7 @@ from export.evaluation import (
     BATCH,
     METRICS,
     accuracy,
+    decisions,
     evaluate,
     labels_of,
     macro_f1,
@@ -23,9 +24,8 @@ from export.evaluation import (
     run_batches,
     wander,
 )
-from service.bundle.encoder import Row
 from service.bundle.errors import MissingFile
-from service.bundle.manifest import Precision
+from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
 from tests import toy
 from tests.workshop import Distilled
@@ -37,14 +37,21 @@ def labels(*values: int) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def row_wise(rows: Sequence[Row]) -> Logits:
+def row_wise(rows: Sequence[list[int]]) -> Logits:
     """Logits that depend on their own row only."""
     return np.array([[sum(row), len(row)] for row in rows], np.float32)
 
 
-def looking_aside(rows: Sequence[Row]) -> Logits:
+def looking_aside(rows: Sequence[list[int]]) -> Logits:
     """Logits that depend on the largest row of the batch."""
     return row_wise(rows) - np.array([0, max(map(sum, rows))], np.float32)
+
+
+def test_logits_decide_as_the_task_reads_them() -> None:
+    logits = np.array([[-1, 2], [3, -4], [0, 0]], np.float32)
+    assert decisions(Task.SINGLE_LABEL, logits).tolist() == [[1], [0], [0]]
+    assert decisions(Task.MULTI_LABEL, logits).tolist() == [[0, 1], [1, 0], [1, 1]]
+    assert decisions(Task.REGRESSION, logits).tolist() == [[], [], []]
 
 
 def test_metrics_by_hand() -> None:
@@ -86,7 +93,7 @@ def test_rows_come_back_in_their_own_order(lengths: list[int], seed: int) -> Non
 def test_batches_are_never_larger_than_agreed() -> None:
     sizes: list[int] = []
 
-    def run(rows: Sequence[Row]) -> Logits:
+    def run(rows: Sequence[list[int]]) -> Logits:
         sizes.append(len(rows))
         return row_wise(rows)
 

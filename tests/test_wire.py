@@ -3,6 +3,8 @@
 import json
 import logging
 from collections.abc import Iterator
+from logging.handlers import QueueHandler
+from queue import Queue
 
 import pytest
 from hypothesis import given
@@ -22,13 +24,13 @@ def server() -> Iterator[Echo]:
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_logged() -> Iterator[None]:
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    records: Queue[logging.LogRecord] = Queue()
+    handler = QueueHandler(records)
+    handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
     yield
     logging.getLogger().removeHandler(handler)
-    assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []
+    assert [record.getMessage() for record in records.queue] == []
 
 
 def test_the_cases_are_many_and_have_names_of_their_own() -> None:

@@ -188,6 +188,18 @@ def publish(
     return folder
 
 
+def publish_zoo(models_folder: Path) -> None:
+    """A toy of each task and of each kind of pair; `toy` is the default, in two versions."""
+    publish(models_folder, "toy", "1", Role.STUDENT)
+    publish(models_folder, "toy", "2", Role.STUDENT, labels=LABELS[:2])
+    publish(
+        models_folder, "tags", "1", Role.STUDENT, task=Task.MULTI_LABEL, labels=("red", 'very "red"', "green ✓", "blue")
+    )
+    publish(models_folder, "stars", "1", Role.TEACHER, task=Task.REGRESSION, labels=("score",))
+    publish(models_folder, "same", "1", Role.TEACHER, pairs=True)
+    publish(models_folder, "twins", "1", Role.STUDENT, task=Task.REGRESSION, labels=("near", "far"), pairs=True)
+
+
 def encoder(role: Role, content: bytes, *, pairs: bool = False, max_tokens: int = MAX_TOKENS) -> Encoder:
     """The encoder that a server would open for these bytes."""
     texts = 2 if pairs else 1

@@ -274,6 +274,7 @@ ORDER = [
     Case("a right one before a wrong one", NEXT + ask(host=b"") + NEXT, (200, 400)),
     Case("close is obeyed", ask(b"Connection: close") + NEXT, (200,)),
     Case("http 1.0 is closed", ask(line=b"GET / HTTP/1.0", host=b"") + NEXT, (200,)),
+    Case("http 1.0 that would stay is closed", ask(b"Connection: keep-alive", line=b"GET / HTTP/1.0") + NEXT, (200,)),
     Case("http 1.0 with a host", ask(line=b"GET / HTTP/1.0"), (200,)),
     Case("http 1.0 may not ask for our word", post(b"Expect: 100-continue", FIVE, line=b"POST / HTTP/1.0"), (200,)),
 ]

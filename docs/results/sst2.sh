@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every model behind docs/results/sst2.md, from the repository's root: docs/results/sst2.sh teach | distill | ablation | widths
+# Makes every model behind docs/results/sst2.md, from the repository's root: docs/results/sst2.sh teach | distill | ablation | widths | widths_small
 # DATA holds sst2/{train,dev}.tsv.gz and imdb/{train,unsup}.tsv.gz (columns text, label); TEACHER is all-MiniLM-L6-v2.
 # Without local files, leave the --set options out: the recipes name the same data and weights on the Hugging Face hub.
 set -euo pipefail
@@ -31,7 +31,13 @@ ablation() { # the last row is the committed student. Rows with fewer texts trai
   "$PYTHON" -m export results models
 }
 
-widths() { # tried on a smaller transfer set, 551,593 texts, before the weights were averaged
+widths() { # the committed student's texts, epochs and average
+  student runs/trial w128-e3 "${films[@]}"
+  student runs/trial w256-128-256 "${films[@]}" --set student.embedding=256 --set student.dense=256
+  "$PYTHON" -m export results runs/trial
+}
+
+widths_small() { # tried first, on a smaller transfer set, 551,593 texts, before the weights were averaged
   small=(--set transfer.texts.0.documents=25000 --set training.epochs=4 --set training.average=0)
   small+=(--set training.evaluations_per_epoch=2)
   student runs/widths bilstm-128-128-128 "${films[@]}" "${small[@]}"

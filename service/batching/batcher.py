@@ -1,6 +1,7 @@
 """Workers that run batches of rows, and the watch over them.
 
 - No timer: what queued up while the worker was busy is its next batch.
+- While nobody is busy, a few short rows are run on the event loop itself, which is quicker than a change of threads.
 - The oldest row goes first and brings rows of nearest length with it, since a batch costs rows x longest.
 - A request enters as a whole or not at all, and is answered by one future, which belongs to its job.
 - A batch that fails is run again row by row, so that a bad row fails alone.
@@ -98,9 +99,12 @@ class Batcher(Generic[In, Out]):
         self._wanted = workers
         self._losses = 0  # since the last good batch
         self._rate = 0.0  # rows a second, lately
+        self._row_s = 0.0  # seconds a row in small batches, lately; 0: not known yet
         self._workers: list[Worker[In, Out]] = []
         for _ in range(workers):
             self._hire()
+        self._here: Worker[In, Out] = Worker(new_runner())  # for batches that are run on the event loop
+        self._glance_due = False
 
     @property
     def alive(self) -> bool:
@@ -149,7 +153,13 @@ class Batcher(Generic[In, Out]):
             if refusal is not None:
                 raise QueueFull(refusal, self._wait_s())
             self._backlog.add(job, rows)
-            self._wake.notify(len(rows))
+            if self._glance_due:
+                pass  # it comes with the others that arrived in this turn of the loop
+            elif self._may_run_here():
+                self._glance_due = True
+                loop.call_soon(self._glance)
+            else:
+                self._wake.notify(len(rows))
         self._jobs.append(job)
         if not self._ticking:
             self._loop = loop
@@ -184,6 +194,28 @@ class Batcher(Generic[In, Out]):
         ended = self._clock()
         run = Finished(ended, ended - worker.started)
         _tell(batch[0].job.future.get_loop(), self._deliver, worker, batch, outcomes, run)
+
+    def _may_run_here(self) -> bool:
+        """Would a change of threads take longer than running what waits? Only where runs were found to be short."""
+        rows = self._backlog.rows
+        return rows <= self._limits.rows_here and 0 < rows * self._row_s < self._limits.here_s and self._idle()
+
+    def _idle(self) -> bool:
+        return not any(worker.batch for worker in self._workers)
+
+    def _glance(self) -> None:
+        """Once the loop has read from all that were ready: few rows are run at once, many go to a worker."""
+        self._glance_due = False
+        with self._wake:
+            if not self._backlog.rows:
+                return
+            if not self._may_run_here() or not self.next_batch(self._here):
+                self._wake.notify(self._backlog.rows)
+                return
+        batch, self._here.batch = self._here.batch, []
+        outcomes = _attempt(self._here, [entry.row for entry in batch])
+        ended = self._clock()
+        self._deliver(self._here, batch, outcomes, Finished(ended, ended - self._here.started))
 
     def _hire(self) -> None:
         worker: Worker[In, Out] = Worker(self._new_runner())
@@ -221,6 +253,9 @@ class Batcher(Generic[In, Out]):
             return
         self._losses = 0
         self._rate = 0.9 * self._rate + 0.1 * len(batch) / max(run.seconds, 1e-6)
+        if len(batch) <= self._limits.rows_here:
+            row_s = run.seconds / len(batch)
+            self._row_s = 0.8 * self._row_s + 0.2 * row_s if self._row_s else row_s
         if self._observe is not None:
             lengths = [entry.length for entry in batch]
             self._observe(BatchRun(len(batch), len(batch) * max(lengths), sum(lengths), run.seconds))

@@ -60,6 +60,9 @@ class Limits:
     queued_of_one: int = 1024  # rows of one client: nobody shall hold the whole queue
     age_s: float = 0.05  # rows that waited longer are taken before all younger ones, whatever their lengths
     run_s: float = 10.0  # a run that takes longer hangs: its rows fail and another worker takes over
+    # What is expected to take less than `here_s` is run on the event loop, but never more rows than these.
+    here_s: float = 0.0
+    rows_here: int = 4
     # Rows that differ more in length than this share cost much padding: they only fill a batch up to `few`,
     # since a run has a cost of its own. Mixed lengths of 5 to 35 tokens: a quarter more rows a second.
     spread: float = 0.2

@@ -5,17 +5,17 @@ from fastapi import APIRouter
 from service.door import HotRoute
 from service.errors import HUB, OIP, OURS, Dialect
 from service.exchange import Desk
-from service.routes import classify, health, hub, models
+from service.routes import classify, health, hub, metadata, models, oip, repository
 
 
 def hot(desk: Desk) -> list[HotRoute]:
     """The routes where a microsecond counts."""
-    return [classify.route(desk), *hub.routes(desk)]
+    return [classify.route(desk), *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
 
 
 def plain(desk: Desk) -> list[APIRouter]:
     """All others."""
-    return [models.router(desk), health.router(desk)]
+    return [models.router(desk), metadata.router(desk), health.router(desk)]
 
 
 def dialect_of(path: str) -> Dialect:

@@ -1,6 +1,7 @@
 """`GET /v1/models`: what is served, and how well it was measured to do."""
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from service.bundle.manifest import Measured, Precision, Role, Task
 from service.catalogue import Catalogue
@@ -17,6 +18,7 @@ class Model(Wire):
     task: Task
     default: bool
     labels: tuple[str, ...]
+    texts: int = Field(description="Texts in a row: 2 where the model reads pairs")
     precision: Precision
     max_tokens: int
     teacher: str | None
@@ -50,6 +52,7 @@ def _described(catalogue: Catalogue, predictor: Predictor) -> Model:
         task=manifest.task,
         default=predictor is catalogue.default,
         labels=manifest.labels,
+        texts=manifest.texts,
         precision=predictor.bundle.precision,
         max_tokens=manifest.max_tokens,
         teacher=manifest.lineage.teacher,

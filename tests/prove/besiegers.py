@@ -11,6 +11,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
 from time import perf_counter
@@ -64,6 +65,7 @@ class Siege:
     body_s: float
     answer_s: float
     slack_s: float
+    large: str = "/openapi.json"  # a path whose answer is
     seed: int = 0
 
     def kinds(self) -> tuple[Kind, ...]:
@@ -72,7 +74,7 @@ class Siege:
             Kind("drips its head", drips_head, self.head_s, rests_s=0),
             Kind("drips its body", drips_body, self.body_s, rests_s=0),
             Kind("stops within a large body", hoards, self.body_s),
-            Kind("never reads its answers", never_reads, self.answer_s + self.head_s),
+            Kind("never reads its answers", partial(never_reads, self.large), self.answer_s + self.head_s),
             Kind("resets", resets, self.head_s),
             Kind("sends garbage", sends_garbage, self.head_s),
             Kind("sends a huge head", sends_huge_head, self.head_s),
@@ -100,11 +102,11 @@ async def hoards(made: socket.socket, _: random.Random) -> None:
     await _until_closed(made)
 
 
-async def never_reads(made: socket.socket, dice: random.Random) -> None:
+async def never_reads(path: str, made: socket.socket, dice: random.Random) -> None:
     """Asks for more and more: a few answers alone would fit into the buffers in between."""
     asked = b""
     while True:
-        asked = asked or b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 4
+        asked = asked or f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 4
         with suppress(BlockingIOError):
             asked = asked[made.send(asked) :]
         await asyncio.sleep(dice.uniform(0.1, 0.3))
@@ -127,9 +129,9 @@ async def sends_huge_head(made: socket.socket, _: random.Random) -> None:
 
 
 def besiege(siege: Siege, pipe: Pipe) -> None:
-    """The whole siege; its records go into the pipe."""
+    """The whole siege, giving way to others; its records go into the pipe."""
     os.nice(10)
-    pipe.send(asyncio.run(_besiege(siege)))
+    pipe.send(asyncio.run(besieged(siege)))
 
 
 def start(siege: Siege) -> tuple[Pipe, Callable[[], None]]:
@@ -141,7 +143,8 @@ def start(siege: Siege) -> tuple[Pipe, Callable[[], None]]:
     return ours, process.join
 
 
-async def _besiege(siege: Siege) -> dict[str, Record]:
+async def besieged(siege: Siege) -> dict[str, Record]:
+    """The whole siege, in this process."""
     kinds = siege.kinds()
     records = {kind.name: Record() for kind in kinds}
     end = perf_counter() + siege.seconds

@@ -25,6 +25,7 @@ from tests.prove.bounds import Bound, conclude, run
 from tests.prove.watch import Watch
 from tests.running import Running, serving
 
+WARM_S, ALONE_S = 2.0, 3.0
 SETTLE_S = 3.0  # until all hostile clients are there
 SLACK_S = 2.0  # a sweep of the service, and the besiegers' own slowness: theirs is the lowest priority
 DESCRIPTORS = 200  # besides connections
@@ -104,9 +105,9 @@ def measure(running: Running, plan: Plan) -> Found:
     caller = Caller(Target.of(running.url))
     order = Order(caller.target, [caller.request([text]) for text in SENTENCES], timeout_s=5.0)
     probe(caller, SENTENCES[:1])
-    _visit(order, plan, 2.0)  # to warm up
+    _visit(order, plan, WARM_S)
     with Watch(pid) as quiet:
-        alone = _visit(order, plan, max(3.0, plan.seconds / 4))
+        alone = _visit(order, plan, max(ALONE_S, plan.seconds / 4))
     records, join = start(_siege(caller.target, plan))
     with Watch(pid) as watch:
         _visit(order, plan, SETTLE_S)
@@ -114,7 +115,7 @@ def measure(running: Running, plan: Plan) -> Found:
     besiegers = records.recv()
     join()
     with Watch(pid) as after:
-        _visit(order, plan, 2.0)
+        _visit(order, plan, WARM_S)
     return Found(
         alone=_figures(alone),
         beside=_figures(beside),

@@ -1,0 +1,63 @@
+"""Texts and scores as the tensors of the Open Inference Protocol: their names, types and elements.
+
+It knows what a model says of texts. It knows nothing of requests.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from service.bundle.tasks import Choice, Meaning
+from service.predictors import Outcome, Predictor
+
+TEXT, TEXT_PAIR = "text", "text_pair"
+BINARY = b"inference-header-content-length"
+"""The header of the protocol's binary extension: behind so many bytes of JSON come the tensors."""
+
+NO_BINARY = "binary tensors are not offered; send and ask for JSON (Triton's client: binary_data=False everywhere)"
+
+BYTES, FLOATS, BOOL = "BYTES", "FP32", "BOOL"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A tensor that answers can hold: its elements as JSON."""
+
+    name: str
+    datatype: str
+    wide: bool  # one column a label
+    elements: Callable[[Predictor, Sequence[Outcome]], list[str]]
+
+
+def _labels(predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    labels = predictor.labels_json
+    return [labels[scores.index(max(scores))] for scores, _ in outcomes]
+
+
+def _chosen(predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    meaning = predictor.bundle.meaning
+    return [held for scores, _ in outcomes for held in _held(meaning, scores)]
+
+
+def _held(meaning: Meaning, scores: Sequence[float]) -> list[str]:
+    chosen = meaning.chosen(scores)
+    return ["true" if place in chosen else "false" for place in range(len(scores))]
+
+
+def _scores(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    return [repr(score) for scores, _ in outcomes for score in scores]
+
+
+def _logits(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    return [repr(logit) for _, logits in outcomes for logit in logits]
+
+
+_NUMBERS = (Given("scores", FLOATS, True, _scores), Given("logits", FLOATS, True, _logits))
+GIVEN: MappingProxyType[Choice, tuple[Given, ...]] = MappingProxyType(
+    {
+        Choice.BEST: (Given("label", BYTES, False, _labels), *_NUMBERS),
+        Choice.EACH: (Given("chosen", BOOL, True, _chosen), *_NUMBERS),
+        Choice.NONE: _NUMBERS,
+    }
+)
+"""What each kind of model gives, in this order where nothing else is asked for."""
