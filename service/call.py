@@ -14,6 +14,9 @@ Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in the order in which they came."""
 
 JSON = b"application/json"
+REQUEST_ID = b"x-request-id"
+TIMEOUT = b"x-request-timeout"
+MEDIA_TYPE = b"content-type"
 
 
 EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -23,7 +26,19 @@ EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-option
 class Call:
     """What was asked."""
 
-    __slots__ = ("body", "headers", "key", "method", "path", "peer", "stages", "started")
+    __slots__ = (
+        "body",
+        "headers",
+        "key",
+        "media_type",
+        "method",
+        "path",
+        "peer",
+        "request_id",
+        "stages",
+        "started",
+        "timeout",
+    )
 
     def __init__(self, method: str, path: str, headers: Headers, body: bytes, peer: str | None) -> None:
         self.method = method
@@ -34,6 +49,17 @@ class Call:
         self.started = perf_counter()
         self.key: str | None = None  # public name of the API key, once it was found good
         self.stages: Stages | None = None  # where the time went, once there is an answer
+        # What every request is asked for, found in one go; of several headers of a name the first one counts.
+        self.media_type: bytes | None = None
+        self.request_id: bytes | None = None
+        self.timeout: bytes | None = None
+        for name, value in headers:
+            if name == MEDIA_TYPE:
+                self.media_type = self.media_type or value
+            elif name == REQUEST_ID:
+                self.request_id = self.request_id or value
+            elif name == TIMEOUT:
+                self.timeout = self.timeout or value
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that name."""

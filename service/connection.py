@@ -278,9 +278,9 @@ class Connection(HttpToolsProtocol):
         if self.crowd.leaving and not self.waiting:
             request.keep_alive = False
         if isinstance(request, Quick):
-            task = request.start(self.loop)
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            work = request.start(self.tasks.discard)
+            self.tasks.add(work)  # type: ignore[arg-type]  # uvicorn counts them and cancels them, nothing else
+            work.begin()
         else:
             self.cycle = request
             self._start_asgi_task(request, self.app)

@@ -32,12 +32,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from service.call import JSON, Headers, Reply
+from service.call import JSON, REQUEST_ID, Headers, Reply
 
 logger = logging.getLogger("understudy")
 
 PROBLEM_TYPE = "application/problem+json"
-REQUEST_ID = b"x-request-id"
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _MOST_FIELDS = 20
 RETRY_SOON = MappingProxyType({"retry-after": "1"})
@@ -238,8 +237,13 @@ def given_id(headers: Headers) -> str | None:
     """The client's own id of the request, if it sent one that is safe to repeat."""
     for name, value in headers:
         if name == REQUEST_ID:
-            return value.decode() if _SAFE_ID.fullmatch(value) else None
+            return safe_id(value)
     return None
+
+
+def safe_id(value: bytes) -> str | None:
+    """An id that a client sent, if it may stand in answers and logs."""
+    return value.decode() if _SAFE_ID.fullmatch(value) else None
 
 
 def from_validation(error: ValidationError | RequestValidationError, unsaid: tuple[str, ...] = ()) -> ServiceError:

@@ -5,20 +5,18 @@ It knows limits, queues and clients that leave. It knows nothing of paths or of 
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 
 from service.batching.jobs import Answer, Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
-from service.call import JSON, Call, Headers, Reply
+from service.call import JSON, REQUEST_ID, TIMEOUT, Call, Reply
 from service.catalogue import NoSuchModel
 from service.errors import (
-    REQUEST_ID,
     BodyTooLarge,
     ClientGone,
     DeadlineExceeded,
@@ -34,6 +32,7 @@ from service.errors import (
     from_validation,
     given_id,
     respond,
+    safe_id,
 )
 from service.gate import Gate, access_of
 from service.lifecycle import Lifecycle
@@ -42,8 +41,6 @@ from service.predictors import Outcome, Predictor, chars
 from service.settings import Settings
 from service.telemetry import Stages, Visit, Witness, server_timing
 from service.tensors import BINARY, NO_BINARY
-
-REQUEST_TIMEOUT = b"x-request-timeout"
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
@@ -86,8 +83,7 @@ Texts = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a dialect wants to know."""
 
     texts: str | TextPair | Sequence[str] | Sequence[TextPair]
@@ -98,8 +94,7 @@ class Ask:
     pairs_by: str = '; write {"text": ..., "text_pair": ...} for each'  # what to say where pairs are needed
 
 
-@dataclass(frozen=True, slots=True)
-class Classified:
+class Classified(NamedTuple):
     """What the model says of each text, in the order of its labels, and what it cost."""
 
     predictor: Predictor
@@ -150,8 +145,7 @@ class Desk:
     def _patience_s(self, call: Call) -> float:
         """How long the client and the settings let it take."""
         most = self.settings.request_seconds
-        asked = call.header(REQUEST_TIMEOUT)
-        return most if asked is None else min(most, _seconds(asked))
+        return most if call.timeout is None else min(most, _seconds(call.timeout))
 
 
 Work = Callable[[Call], Awaitable[Reply]]
@@ -196,14 +190,15 @@ class Answering:
     async def _answer(self, call: Call) -> Reply:
         try:
             call.key = self._gate.admit(self._access, call.headers)
-            _check_media_type(call.headers)
+            if call.media_type != JSON:
+                _check_media_type(call)
             reply = await self._work(call)
         except Exception as error:  # a fault of ours included: it is logged and answered there
             return self._refusal(error, call)
         if call.stages is not None:
             timing = server_timing(call.stages, perf_counter() - call.started)
             reply.headers.append((b"server-timing", timing))
-        if request_id := given_id(call.headers):
+        if call.request_id is not None and (request_id := safe_id(call.request_id)):
             reply.headers.append((REQUEST_ID, request_id.encode()))
         return reply
 
@@ -218,17 +213,14 @@ def too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"at most {limit} bytes; send fewer texts in a request")
 
 
-def _check_media_type(headers: Headers) -> None:
-    for name, value in headers:
-        if name == b"content-type" and not _is_json(value):
-            if any(found == BINARY for found, _ in headers):
-                raise InvalidRequest.at(BINARY.decode(), NO_BINARY)
-            raise WrongMediaType("send JSON, with Content-Type: application/json")
+def _check_media_type(call: Call) -> None:
+    if call.media_type is not None and not _is_json(call.media_type):
+        if call.header(BINARY) is not None:
+            raise InvalidRequest.at(BINARY.decode(), NO_BINARY)
+        raise WrongMediaType("send JSON, with Content-Type: application/json")
 
 
 def _is_json(value: bytes) -> bool:
-    if value == JSON:  # nearly always
-        return True
     kind = value.partition(b";")[0].strip().lower()
     return kind == JSON or (kind.startswith(b"application/") and kind.endswith(b"+json"))
 
@@ -239,7 +231,7 @@ _DURATION = re.compile(rb"(\d{1,6}(?:\.\d{1,6})?)(ms|s)?")
 def _seconds(value: bytes) -> float:
     found = _DURATION.fullmatch(value)
     if found is None:
-        raise InvalidRequest.at(REQUEST_TIMEOUT.decode(), "seconds such as 1.5, or 250ms")
+        raise InvalidRequest.at(TIMEOUT.decode(), "seconds such as 1.5, or 250ms")
     return float(found[1]) / (1000 if found[2] == b"ms" else 1)
 
 

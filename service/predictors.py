@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import NamedTuple
@@ -36,8 +35,7 @@ class Outcome(NamedTuple):
     logits: list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """Texts that were tokenised and entered the queue."""
 
     future: "asyncio.Future[Answer[Outcome]]"
@@ -92,10 +90,10 @@ class Predictor:
     def record(self, pending: Pending, answer: Answer[Outcome]) -> None:
         """Count an answered request."""
         meter = self._meter
-        meter.rows.inc(len(answer.results))
-        meter.tokens.inc(pending.tokens)
-        meter.tokenize.observe(pending.tokenize_s)
-        meter.queue.observe(answer.queue_s)
+        meter.rows += len(answer.results)
+        meter.tokens += pending.tokens
+        meter.tokenize.add(pending.tokenize_s)
+        meter.queue.add(answer.queue_s)
 
     async def close(self, patience_s: float) -> None:
         """Run what waits, then end the threads. Nobody may ask it for anything new."""
@@ -118,10 +116,10 @@ class Predictor:
             self._tokenizing -= len(texts)
 
     def _observe(self, run: BatchRun) -> None:
-        self._meter.inference.observe(run.seconds)
-        self._meter.batch_rows.observe(run.rows)
-        self._meter.batch_tokens.observe(run.tokens)
-        self._meter.padding.inc(run.tokens - run.filled)
+        self._meter.inference.add(run.seconds)
+        self._meter.batch_rows.add(run.rows)
+        self._meter.batch_tokens.add(run.tokens)
+        self._meter.padding += run.tokens - run.filled
 
 
 class _Runner:

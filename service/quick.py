@@ -11,6 +11,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.call import Call, Headers, Reply
+from service.eager import Eager
 from service.errors import NotReady
 from service.exchange import Answering
 
@@ -27,8 +28,8 @@ class Quick:
         "_endpoint",
         "_flow",
         "_on_response",
-        "_task",
         "_transport",
+        "_work",
         "disconnected",
         "keep_alive",
     )
@@ -49,20 +50,20 @@ class Quick:
         self._flow = flow
         self._defaults = defaults
         self._on_response = on_response
-        self._task: asyncio.Task[None] | None = None
+        self._work: Eager | None = None
         self.disconnected = False
         self.keep_alive = keep_alive
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
-        """Its turn has come."""
-        self._task = loop.create_task(self._run())
-        return self._task
+    def start(self, on_done: Callable[[Eager], None]) -> Eager:
+        """Its turn has come; `begin` must follow."""
+        self._work = Eager(self._run(), on_done)
+        return self._work
 
     def leave(self) -> None:
         """The client has gone: so may the work."""
         self.disconnected = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._work is not None:
+            self._work.cancel()
 
     async def _run(self) -> None:
         try:

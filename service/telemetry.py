@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.settings import SettingProblem, Settings
 
@@ -51,8 +51,7 @@ SAID = (
 """Exceptions whose messages are about code. Others may quote what a client sent, as ValueError and KeyError do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
+class Stages(NamedTuple):
     """Where the time of an answer went, and how large it was."""
 
     model: str

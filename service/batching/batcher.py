@@ -140,7 +140,9 @@ class Batcher(Generic[In, Out]):
         `deadline` is a time of the clock. The future ends with Expired, RowFailed, WorkerLost or Closed if not with
         an answer. Raises QueueFull or Closed.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:  # asked once: before Python 3.12 each answer costs a system call
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer[Out]] = loop.create_future()
         if not rows:
             future.set_result(Answer([], 0.0, 0.0))
@@ -162,7 +164,6 @@ class Batcher(Generic[In, Out]):
                 self._wake.notify(len(rows))
         self._jobs.append(job)
         if not self._ticking:
-            self._loop = loop
             self._look_after(TICK_S)
         return future
 
@@ -216,6 +217,9 @@ class Batcher(Generic[In, Out]):
         outcomes = _attempt(self._here, [entry.row for entry in batch])
         ended = self._clock()
         self._deliver(self._here, batch, outcomes, Finished(ended, ended - self._here.started))
+        if self._backlog.rows and not self._glance_due:
+            self._glance_due = True
+            asyncio.get_running_loop().call_soon(self._glance)
 
     def _hire(self) -> None:
         worker: Worker[In, Out] = Worker(self._new_runner())

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sized
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 In = TypeVar("In", bound=Sized)
 Out = TypeVar("Out")
@@ -69,8 +69,7 @@ class Limits:
     few: int = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[Out]):
+class Answer(NamedTuple, Generic[Out]):
     """One result a row, in the order of the rows; how long they waited and how long their batches ran."""
 
     results: list[Out]
@@ -78,8 +77,7 @@ class Answer(Generic[Out]):
     inference_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRun:
+class BatchRun(NamedTuple):
     """What the observer learns of a batch."""
 
     rows: int
@@ -95,14 +93,11 @@ class Failure:
     cause: BaseException
 
 
-class Finished:
+class Finished(NamedTuple):
     """When a batch ended and how long it ran."""
 
-    __slots__ = ("ended", "seconds")
-
-    def __init__(self, ended: float, seconds: float) -> None:
-        self.ended = ended
-        self.seconds = seconds
+    ended: float
+    seconds: float
 
 
 class Job(Generic[In, Out]):
