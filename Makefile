@@ -17,7 +17,7 @@ PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check format bench image clean
+.PHONY: help serve test prove check format bench image clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
 
 test: $(DEV)  ## run all tests, from .venv-dev
 	.venv-dev/bin/python -m pytest $(ARGS)
+
+prove: $(DEV)  ## the long proofs of tests/prove, an hour and a half; reports in runs/prove
+	@mkdir -p runs/prove
+	.venv-dev/bin/python -m tests.prove.simulation --seeds 100000 > runs/prove/simulation.json
+	.venv-dev/bin/python -m tests.prove.wordpiece --texts 10_000_000 > runs/prove/wordpiece.json
+	.venv-dev/bin/python -m tests.prove.hostile --seconds 120 > runs/prove/hostile.json
+	.venv-dev/bin/python -m tests.prove.overload --rows 8 --seconds 60 --json runs/prove/overload.json
+	.venv-dev/bin/python -m tests.prove.soak --minutes 30 --workers 2 --kill-every 120 --swap-every 60 --json runs/prove/soak.json
+	.venv-dev/bin/python -m tests.prove.soak --minutes 3 --swap-every 0 --plant-leak --json runs/prove/leak.json
 
 check: $(DEV)  ## lint, format and types: ruff and mypy, nothing is changed
 	.venv-dev/bin/ruff check .

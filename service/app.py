@@ -50,6 +50,8 @@ def create_app(settings: Settings) -> Door:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         lifecycle.start()
+        if settings.workers > 1:  # others answer meanwhile: take no connections from them before we can answer too
+            await lifecycle.opened()
         yield
         await lifecycle.stop()
         if witness is not None:
@@ -64,7 +66,7 @@ def create_app(settings: Settings) -> Door:
         telemetry=NO_TELEMETRY,
     )
     hot = routes.hot(desk)
-    register(api, hot, settings.max_body_bytes)
+    register(api, hot, settings.max_body_bytes, routes.dialect_of)
     for router in routes.plain(desk):
         api.include_router(router)
     handle_errors(api, routes.dialect_of)

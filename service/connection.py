@@ -64,8 +64,7 @@ class Connection(HttpToolsProtocol):
         self._timed = _NOTHING  # for which part the deadline stands …
         self._since = 0.0  # … and when that part began
         self._queued = 0  # bytes of bodies that wait for their turn
-        self._held = 0  # bytes of these and of an unfinished one, as the crowd knows …
-        self._held_since = 0.0  # … and since when there are any
+        self._held = 0  # bytes of these and of an unfinished one, as the crowd knows
         self._last_words = b""  # to be said after the answers that are under way
         self._unread = 0  # the write buffer …
         self._unread_since = inf  # … and since when it has not become clearly less
@@ -156,10 +155,7 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def unfinished_since(self) -> float | None:
-        return self._held_since if self._held else None
-
-    def give_up_body(self) -> None:
+    def give_up_bodies(self) -> None:
         self._forget_waiting()
         self._refuse(Refusal(Reason.TOO_MUCH_UNFINISHED, "too much is being sent at once; try again later"))
 
@@ -201,11 +197,9 @@ class Connection(HttpToolsProtocol):
 
     def _count_held(self) -> None:
         held = self._queued + len(self.reader.body)
-        if held and not self._held:
-            self._held_since = self.loop.time()
-        more, self._held = held - self._held, held
-        if more:
-            self.crowd.hold(more)
+        if held != self._held:
+            self._held = held
+            self.crowd.hold(self, held)
 
     def _forget_waiting(self) -> None:
         self.waiting.clear()

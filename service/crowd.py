@@ -39,11 +39,8 @@ class Guest(Protocol):
     def make_room(self) -> None:
         """Close at once."""
 
-    def unfinished_since(self) -> float | None:
-        """Since when a body has been arriving; None: none is."""
-
-    def give_up_body(self) -> None:
-        """Let go of a body that is arriving."""
+    def give_up_bodies(self) -> None:
+        """Let go of all that is held for this guest."""
 
     def look(self, now: float) -> None:
         """Has the client had time enough?"""
@@ -63,6 +60,7 @@ class Crowd:
         self.now = 0.0  # as of the last sweep: good enough where a second does not matter
         self.unfinished_bytes = 0
         self._guests: dict[Guest, None] = {}  # in the order of their coming
+        self._holding: dict[Guest, int] = {}  # bytes of unfinished bodies, in the order of their beginning
         self._of_peer: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
         shortest = min(limits.first_byte_s, limits.head_s, limits.body_s, limits.answer_s)
@@ -100,13 +98,16 @@ class Crowd:
             if not self._of_peer[guest.peer]:
                 del self._of_peer[guest.peer]
 
-    def hold(self, more: int) -> None:
-        """Bytes of unfinished bodies came in, or (a negative number) are unfinished no more."""
-        self.unfinished_bytes += more
+    def hold(self, guest: Guest, size: int) -> None:
+        """So many bytes of unfinished bodies are kept for this guest."""
+        self.unfinished_bytes += size - self._holding.get(guest, 0)
+        if size:
+            self._holding[guest] = size
+        else:
+            self._holding.pop(guest, None)
         if self.unfinished_bytes > self.limits.unfinished_bytes:
-            holding = [guest for guest in self._guests if guest.unfinished_since() is not None]
-            if holding:  # whoever is honest has sent a body long before it is the oldest of all
-                min(holding, key=lambda guest: guest.unfinished_since() or 0.0).give_up_body()
+            # Whoever is honest has sent a body long before it is the oldest of all.
+            next(iter(self._holding)).give_up_bodies()
 
     def stop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Everyone winds up, and is looked after more often."""

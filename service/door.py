@@ -1,23 +1,21 @@
 """Two ways in to one endpoint: through FastAPI, which documents it, and past it, which is quicker.
 
-It knows paths and schemas. It knows nothing of what an endpoint does.
+It knows paths. It knows nothing of what an endpoint does.
 """
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from re import Pattern
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import document
 from service.call import EVERYWHERE, Call, Reply
 from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
 from service.exchange import Answering, Desk, too_large
@@ -29,24 +27,6 @@ WATCH_AFTER_S = 0.05
 
 OTHER = "other"
 """Stands in metrics and logs for paths that no route has."""
-
-REF = "#/components/schemas/{model}"
-
-_REFUSALS = MappingProxyType(
-    {
-        400: "The body is not JSON",
-        404: "No model of that name is served",
-        413: "More bytes than max_body_bytes",
-        415: "Not JSON by its Content-Type",
-        422: "JSON, but not what the route takes",
-        401: "No key, or one that is not known",
-        403: "The key does not allow this",
-        429: "The queue is full; nothing was run",
-        500: "The model failed on a row of this request",
-        503: "Loading, draining, or a worker is dead",
-        504: "The time for the request was over",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +161,10 @@ async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def register(api: FastAPI, routes: Sequence[HotRoute], max_body_bytes: int) -> None:
-    """Let FastAPI route to them too, and describe them with the schemas of their own pydantic models."""
+def register(
+    api: FastAPI, routes: Sequence[HotRoute], max_body_bytes: int, dialect_of: Callable[[str], Dialect]
+) -> None:
+    """Let FastAPI route to them too, and describe all routes with the schemas of their own pydantic models."""
     for route in routes:
         api.add_api_route(
             route.path,
@@ -191,14 +173,14 @@ def register(api: FastAPI, routes: Sequence[HotRoute], max_body_bytes: int) -> N
             name=route.path,
             summary=route.summary,
             response_model=None,
-            openapi_extra=_described(route),
+            openapi_extra=document.of_hot(route.path, route.endpoint.dialect, route.request, route.response),
         )
-    document = api.openapi
-    schemas = _schemas(routes)
+    found = api.openapi
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            document().setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+            answers = [model for route in routes for model in (route.response, route.endpoint.dialect.body)]
+            document.complete(found(), dialect_of, [route.request for route in routes], answers)
         assert api.openapi_schema is not None
         return api.openapi_schema
 
@@ -215,31 +197,3 @@ def _twin(endpoint: Answering, max_body_bytes: int) -> Callable[[Request], Await
         return response
 
     return answer
-
-
-def _described(route: HotRoute) -> dict[str, Any]:
-    media_type = route.endpoint.dialect.media_type.decode()
-    refusals = {
-        str(status): {"description": why, "content": _content(route.endpoint.dialect.body, media_type)}
-        for status, why in _REFUSALS.items()
-    }
-    done = {"200": {"description": "Scores", "content": _content(route.response, "application/json")}}
-    body = {"required": True, "content": _content(route.request, "application/json")}
-    named = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall("{([a-z]+)}", route.path)
-    ]
-    return {"parameters": named, "requestBody": body, "responses": done | refusals}
-
-
-def _content(model: type[BaseModel], media_type: str) -> Mapping[str, Any]:
-    return {media_type: {"schema": {"$ref": REF.format(model=model.__name__)}}}
-
-
-def _schemas(routes: Sequence[HotRoute]) -> dict[str, Any]:
-    requests = {(route.request, "validation") for route in routes}
-    answers = {(model, "serialization") for route in routes for model in (route.response, route.endpoint.dialect.body)}
-    models = sorted(requests | answers, key=lambda pair: pair[0].__name__)
-    _, document = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
-    schemas: dict[str, Any] = document["$defs"]
-    return schemas

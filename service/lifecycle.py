@@ -72,6 +72,11 @@ class Lifecycle:
         """Begin to open the models."""
         self._loading = asyncio.get_running_loop().create_task(self._load())
 
+    async def opened(self) -> None:
+        """Wait until the models are open, or cannot be opened."""
+        if self._loading is not None:
+            await self._loading
+
     def reload(self) -> None:
         """Look at the folder of models now."""
         self._asked.set()
@@ -87,13 +92,18 @@ class Lifecycle:
             self.phase = Phase.DRAINING
             self._deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds
 
+    def hurry(self) -> None:
+        """Draining is over as of now."""
+        self.drain()
+        self._deadline = asyncio.get_running_loop().time()
+
     async def stop(self) -> None:
         """Answer what was admitted, then let go of the models."""
         self.drain()
         if self._following is not None:
             self._following.cancel()
         if self._loading is not None:
-            await self._loading  # a thread that opens a bundle cannot be interrupted
+            self._loading.cancel()  # the thread that opens a bundle cannot be interrupted, but need not be waited for
         if self._catalogue is not None and self._deadline is not None:
             await self._catalogue.close(max(0.0, self._deadline - asyncio.get_running_loop().time()))
         if self.phase is not Phase.FAILED:

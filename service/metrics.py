@@ -1,7 +1,7 @@
 """Names, labels and buckets of everything that is measured.
 
 Every label set exists from the start, so that a rate over it is right from the first event. The hot path adds to plain
-numbers; the library's objects take them over when somebody reads. It knows nothing of requests or models but their names.
+numbers; the library's objects take them over when somebody reads. It knows nothing of requests or models but names.
 """
 
 import os
@@ -202,6 +202,8 @@ class Metrics:
 
     def forget_model(self, model: str, meter: ModelMeter, watched: Iterable[Gauge]) -> None:
         """Drop all series of one model."""
+        if meter not in self._meters:
+            return
         meter.settle()
         self._meters.remove(meter)
         for gauge in watched:

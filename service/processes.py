@@ -25,6 +25,9 @@ BEAT_S = 1.0
 HUNG_S = 30.0
 """A worker that says nothing for so long is killed."""
 
+STOPPED = (0, -signal.SIGTERM, -signal.SIGKILL)
+"""Exit codes of a worker at a stop: it ended, was told to before it could say how to, or was killed, whoever did it."""
+
 LOOK_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 """Before a worker that ended by itself is started again; doubled each time until one of them got ready."""
@@ -150,6 +153,9 @@ class Workers:
             raise self._failure
         return stopped if code is None else code
 
+    def _told_to_stop(self) -> int:
+        return self._signals.count(signal.SIGTERM) + self._signals.count(signal.SIGINT)
+
     def _start(self, slot: int) -> Worker:
         self._generation += 1
         worker = Worker(self._work, slot, self._generation, self._doors[slot])
@@ -213,17 +219,23 @@ class Workers:
 
     def _stop(self) -> int:
         """Ask all to finish; whoever does not in time is killed."""
+        told = self._told_to_stop()
         for worker in self._workers:
             worker.leave()
         deadline = time.monotonic() + self._stop_s
-        for worker in self._workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if not worker.over:
-                logger.error("worker %d did not end within %g s; it is killed", worker.slot, self._stop_s)
-                worker.process.kill()
-                worker.process.join()
-        # Told to stop before it could say how to: that is a stop as well.
-        return 0 if all(worker.process.exitcode in (0, -signal.SIGTERM) for worker in self._workers) else 1
+        while (left := [worker for worker in self._workers if not worker.over]) and time.monotonic() < deadline:
+            if self._told_to_stop() > told:  # once more, which ends their settling
+                told = self._told_to_stop()
+                for worker in left:
+                    worker.leave()
+            wait([worker.process.sentinel for worker in left], LOOK_S)
+        for worker in left:
+            logger.error("worker %d did not end within %g s; it is killed", worker.slot, self._stop_s)
+            worker.process.kill()
+            worker.process.join()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # all is over, and with our own exit code
+        return 0 if all(worker.process.exitcode in STOPPED for worker in self._workers) else 1
 
 
 def _live(work: Work, door: socket.socket, mouth: Connection, name: str) -> None:

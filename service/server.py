@@ -6,17 +6,20 @@ It knows signals and sockets. It knows nothing of requests or models.
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
 import uvicorn
 
-from service.connection import guarded_protocol, limits_of
-from service.crowd import Observer
+from service.connection import Connection, guarded_protocol, limits_of
+from service.crowd import PARTING_S, Observer
 from service.cycle import DialectOf
 from service.errors import OURS
 from service.lifecycle import Lifecycle, Phase
 from service.quick import Hot
+from service.reaper import Reaper
 from service.settings import Settings
 from service.telemetry import on_loop_error
 
@@ -24,6 +27,19 @@ TICKS_A_SECOND = 10  # of uvicorn's main loop
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers keep idle connections, so that we never close one that they just used."""
+
+SPARE_S = 2.5
+"""What a stop may take beyond its own deadlines: for traces and logs that nobody takes. Then it hangs."""
+
+CUT_S = 0.2
+"""For the answers of requests that are cut."""
+
+
+class Unwaited(ThreadPoolExecutor):
+    """Threads for what has no result that matters at a stop: a version that is being opened must not hold it up."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 class Server(uvicorn.Server):
@@ -33,20 +49,28 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         lifecycle: Lifecycle,
-        settle_seconds: float,
+        settings: Settings,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         """`beat` is called once a second as long as the event loop runs."""
         super().__init__(config)
         self._beat = beat
         self._lifecycle = lifecycle
-        self._settle_seconds = settle_seconds
+        self._settle_s = settings.settle_seconds
+        self._reaper = Reaper(settings.settle_seconds + settings.drain_seconds + SPARE_S)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(on_loop_error)
-        await super().serve(sockets)
+        self._loop.set_default_executor(Unwaited())
+        if threading.current_thread() is not threading.main_thread():  # no signals there
+            return await super().serve(sockets)
+        self._reaper.start()
+        try:
+            await super().serve(sockets)
+        finally:
+            self._reaper.stop_listening()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_A_SECOND == 0:
@@ -54,23 +78,47 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        settling = self._lifecycle.phase is Phase.READY and self._settle_seconds > 0
+        """A second signal ends the settling; a second SIGINT also the draining, as people expect of Ctrl+C."""
+        settling = self._lifecycle.phase is Phase.READY and self._settle_s > 0
         self._lifecycle.leave()
         if settling and self._loop is not None:
-            self._loop.call_soon_threadsafe(
-                self._loop.call_later, self._settle_seconds, super().handle_exit, sig, frame
-            )
+            self._loop.call_soon_threadsafe(self._settle, sig)
         else:
             super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._lifecycle.drain()
+        self._lifecycle.leave()
+        # Not at once: who has not heard of it yet is still answered, on connections that are open. See `PARTING_S`.
+        asyncio.get_running_loop().call_later(PARTING_S, self._lifecycle.drain)
         await super().shutdown(sockets)
+        if self.force_exit:
+            await self._cut()
 
     def handle_reload(self, sig: int, frame: FrameType | None) -> None:
         """SIGHUP."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._lifecycle.reload)
+
+    def _settle(self, sig: int) -> None:
+        """Answers say `Connection: close` from now on, so that clients go elsewhere before the port closes."""
+        protocol = self.config.http
+        if isinstance(protocol, type) and issubclass(protocol, Connection):
+            protocol.crowd.leaving = True
+        asyncio.get_running_loop().call_later(self._settle_s, self._settled, sig)
+
+    def _settled(self, sig: int) -> None:
+        if not self.should_exit:  # else another signal came in between
+            super().handle_exit(sig, None)
+
+    async def _cut(self) -> None:
+        """Answer those who wait with a refusal, then end; uvicorn would leave without a word."""
+        self._lifecycle.hurry()
+        tasks = self.server_state.tasks
+        for task in tuple(tasks):
+            task.cancel()
+        if tasks:
+            await asyncio.sleep(CUT_S)
+        await self.lifespan.shutdown()
 
 
 def run(server: Server, door: socket.socket) -> None:
@@ -80,6 +128,8 @@ def run(server: Server, door: socket.socket) -> None:
         signal.signal(number, server.handle_exit)
     signal.signal(signal.SIGHUP, server.handle_reload)
     server.run(sockets=[door])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # it ends anyway, and with its own exit code
 
 
 def configure(

@@ -47,7 +47,7 @@ Listed = Annotated[tuple[str, ...] | None, BeforeValidator(_listed)]
 
 
 class Group(Enum):
-    """What a setting is about: a panel of `serve --help` and a part of README's table, in this order."""
+    """What a setting is about: a panel of `serve --help` and a part of the table in docs/settings.md, in this order."""
 
     LISTENING = "Listening"
     MODELS = "Models"
@@ -116,10 +116,10 @@ class Settings(BaseModel):
         0.5,
         ge=0,
         le=100,
-        description="A run of a few rows that should take less is made on the event loop itself; 0: always in a thread.",
+        description="A few rows that should run in less are run on the event loop itself; 0: always in a thread.",
     )
     max_queue_rows: Annotated[Rows, Group.QUEUE] = Field(
-        1024, description="Rows that may wait for a model before 429; fewer fail sooner, more wait longer."
+        512, description="Rows that may wait for a model before 429; fewer fail sooner, more wait longer."
     )
     max_queue_tokens: Annotated[int, Group.QUEUE] = Field(
         1 << 18,

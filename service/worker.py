@@ -43,7 +43,7 @@ def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], 
     # What CORS adds to answers is added on the way through ASGI.
     hot = app.hot if whole is app else _none_is_hot
     config = configure(whole, settings, metrics.refusals(Reason), dialect_of, hot)
-    server = Server(config, app.lifecycle, settings.settle_seconds, beat)
+    server = Server(config, app.lifecycle, settings, beat)
 
     def loaded(lifecycle: Lifecycle) -> None:
         if lifecycle.failure is not None:

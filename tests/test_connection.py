@@ -113,6 +113,7 @@ def test_our_own_time_is_not_the_clients(waiting: int, half: bytes, rest: bytes)
     with echoing(first_byte_s=SHORT_S, head_s=SHORT_S, body_s=SHORT_S) as server, server.connecting() as client:
         client.send(ask(line=b"GET /wait?0.9 HTTP/1.1") + NEXT * waiting + half)
         assert client.statuses(1 + waiting) == [200] * (1 + waiting)
+        time.sleep(SHORT_S / 2)
         client.send(rest)
         assert client.statuses(1) == [200]
         assert server.refused == {}

@@ -94,7 +94,8 @@ class Backlog(Generic[In, Out]):
             if not shelf:
                 del self._shelves[length]
         heads = [shelf[0] for shelf in self._shelves.values()]
-        return min(heads, key=lambda entry: entry.job.admitted, default=None)
+        # Of one request's rows the longest first: taken from the end, lengths leave no gaps that cost padding later.
+        return min(heads, key=lambda entry: (entry.job.admitted, -entry.length), default=None)
 
     def _fill(self, batch: list[Entry[In, Out]], nearest: list[int], until: float, longest: int, now: float) -> int:
         """Add rows admitted until then, shelf by shelf, while the budget lasts. Returns the longest."""

@@ -29,14 +29,19 @@ def router(desk: Desk) -> APIRouter:
     async def livez() -> Live:
         return Live()
 
-    @routes.get("/readyz", summary="Should it get requests?", responses={503: {"description": "Not now"}})
+    @routes.get("/readyz", summary="Should it get requests?")
     async def readyz() -> Ready:
         why_not = desk.lifecycle.unready()
         if why_not is not None:
             raise NotReady(why_not)
         return Ready()
 
-    @routes.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    @routes.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def metrics() -> Response:
         return Response(desk.metrics.exposition(), media_type=MEDIA_TYPE)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 import numpy as np
-from pydantic import Field, RootModel, model_validator
+from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from service.bundle.tasks import FUNCTIONS, Function
 from service.call import Call, Reply
@@ -21,6 +21,8 @@ PATHS = ("/predict", "/")
 
 class HubParameters(Wire):
     """What Hugging Face's client may ask for. Whatever else it sends must be null."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "null"}})
 
     top_k: int | None = Field(None, ge=1, description="So many labels, the best ones; unset: all")
     function_to_apply: Function | None = Field(

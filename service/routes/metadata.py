@@ -79,7 +79,7 @@ def router(desk: Desk) -> APIRouter:
     async def live() -> ServerLive:
         return ServerLive()
 
-    @routes.get("/v2/health/ready", summary="Should it get requests?", responses={503: {"description": "Not now"}})
+    @routes.get("/v2/health/ready", summary="Should it get requests?")
     async def ready() -> ServerReady:
         why_not = desk.lifecycle.unready()
         if why_not is not None:
@@ -105,10 +105,7 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
-_REFUSALS: dict[int | str, dict[str, object]] = {
-    404: {"description": "No model of that name is served"},
-    503: {"description": "Not now"},
-}
+_REFUSALS: dict[int | str, dict[str, object]] = {404: {"description": "No model of that name is served"}}
 
 
 def _found(desk: Desk, name: str, version: str | None) -> Predictor:
