@@ -23,6 +23,9 @@ EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-option
 """Headers of every answer."""
 
 
+_EVERYWHERE = b"".join(b"%s: %s\r\n" % header for header in EVERYWHERE)
+
+
 class Call:
     """What was asked."""
 
@@ -90,6 +93,16 @@ class Reply:
             *EVERYWHERE,
             *self.headers,
         ]
+
+    def head(self) -> bytes:
+        """The same as bytes, each line with its end."""
+        more = b"".join([b"%s: %s\r\n" % header for header in self.headers])
+        return b"content-type: %s\r\ncontent-length: %d\r\n%s%s" % (
+            self.media_type,
+            len(self.body),
+            _EVERYWHERE,
+            more,
+        )
 
 
 Endpoint = Callable[[Call], Awaitable[Reply]]

@@ -6,14 +6,16 @@ It knows nothing of HTTP.
 """
 
 import asyncio
+import ctypes
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from service.bundle.errors import BundleError, MissingFile
+from service.bundle.errors import BundleError, MissingFile, UnexpectedFile
 from service.bundle.manifest import Manifest, Role
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.bundle.store import BundlePath, check_place, find_bundles, read_manifest
@@ -79,7 +81,7 @@ class Catalogue:
         self._leaving: set[asyncio.Task[None]] = set()
         self._said = ""
         places = _by_name(find_bundles(settings.models))
-        manifests = [read_manifest(found[-1].folder) for found in places.values()]
+        manifests = [_newest_manifest(found) for found in places.values()]
         self._default = choose_default(settings, manifests)
         found = self._open_newest(places, {}, again=True)
         for versions in found.values():
@@ -161,7 +163,7 @@ class Catalogue:
         opened = [predictor for predictor in predictors if predictor not in before.predictors]
         retired = [predictor for predictor in before.predictors if predictor not in predictors]
         for predictor in retired:
-            task = asyncio.get_running_loop().create_task(predictor.close(self._settings.drain_seconds))
+            task = asyncio.get_running_loop().create_task(self._retire(predictor))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
         change = Change(_names(opened), _names(retired), refused)
@@ -169,10 +171,18 @@ class Catalogue:
             logger.warning("now serving %s", ", ".join(_names(self.predictors)))
         return change
 
+    async def _retire(self, predictor: Predictor) -> None:
+        await predictor.close(self._settings.drain_seconds)
+        del predictor  # the last reference, once nobody waits for its answers
+        async with self._changing:  # so that one thread is enough for all that is done aside
+            await asyncio.to_thread(_give_memory_back)
+
     def _open_newest(
         self, places: Mapping[str, Sequence[BundlePath]], serving: Mapping[str, Predictor], again: bool
     ) -> dict[str, "_Versions"]:
         """In any thread: of each name the newest versions that open; those that serve are not opened anew."""
+        if serving:  # one by one, to leave the cores to requests, and since a new thread keeps memory of its own
+            return {name: self._open_versions(found, serving, again) for name, found in places.items()}
         with ThreadPoolExecutor(max_workers=max(1, len(places)), thread_name_prefix="open") as threads:
             opened = threads.map(lambda found: self._open_versions(found, serving, again), places.values())
             return dict(zip(places, opened, strict=True))
@@ -207,9 +217,15 @@ class Catalogue:
         return Predictor(bundle, self._settings, self._metrics)
 
 
+def _give_memory_back() -> None:
+    """The C library keeps what a closed model held, and the next one seldom fits into the holes."""
+    with suppress(OSError, AttributeError):  # it is not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def open_place(place: BundlePath, settings: Settings) -> OpenBundle:
     """Verify, open and prove one bundle, as the settings say."""
-    manifest = read_manifest(place.folder)
+    manifest = _manifest(place)
     check_place(place.folder, manifest)
     share = max(1, cores() // settings.workers)
     threads = settings.student_threads if manifest.role is Role.STUDENT else settings.teacher_threads or share
@@ -252,9 +268,28 @@ def _log_refusals(found: Iterable[_Versions]) -> None:
             logger.error("refused, and the version before goes on: %s", versions.problem)
 
 
+def _manifest(place: BundlePath) -> Manifest:
+    if place.folder.is_symlink():  # not even its manifest is read from elsewhere
+        raise UnexpectedFile(f"{place.folder}: a link; copy the bundle itself to its place")
+    return read_manifest(place.folder)
+
+
+def _newest_manifest(places: Sequence[BundlePath]) -> Manifest:
+    """Of the newest version that has one that can be read. Raises what is wrong with the newest if none has."""
+    problem: BundleError | None = None
+    for place in reversed(places):
+        try:
+            return _manifest(place)
+        except BundleError as error:
+            problem = problem or error
+    assert problem is not None  # a name without versions is not in the folder's list
+    raise problem
+
+
 def _fingerprint(folder: Path) -> _Fingerprint:
     """Changes when a file comes, goes, grows or is written again."""
-    found = [(entry.name, entry.lstat()) for entry in folder.iterdir()]
+    entries = [folder] if folder.is_symlink() else folder.iterdir()
+    found = [(entry.name, entry.lstat()) for entry in entries]
     return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found))
 
 

@@ -59,6 +59,7 @@ class Connection(HttpToolsProtocol):
         self.running: Cycle | Quick | None = None
         self.waiting: deque[tuple[Cycle | Quick, int]] = deque()  # for their turn, with the size of their bodies
         self.requests = 0
+        self._before = 0  # requests before what is being read
         self.deadline = inf  # of what we wait for
         self._limits = self.crowd.limits
         self._timed = _NOTHING  # for which part the deadline stands …
@@ -105,6 +106,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._before = self.requests
         try:
             self.reader.feed(data)
         except Refusal as refusal:
@@ -217,7 +219,8 @@ class Connection(HttpToolsProtocol):
         self.requests += 1
         self.deadline = inf  # it is we who are waited for
         self._timed = _NOTHING
-        if len(self.waiting) >= MAX_PIPELINED:
+        # Those at once count as well: an endpoint that answers at once leaves nobody waiting, here or elsewhere.
+        if len(self.waiting) >= MAX_PIPELINED or self.requests - self._before > MAX_PIPELINED + 1:
             raise Refusal(Reason.PIPELINE_TOO_LONG, f"at most {MAX_PIPELINED} requests may wait on a connection")
         endpoint = self.hot(head.method, head.path)
         request = (
@@ -268,9 +271,12 @@ class Connection(HttpToolsProtocol):
         return cycle
 
     def _start(self, request: Cycle | Quick) -> None:
+        if self.crowd.leaving:
+            if self.transport.is_closing():  # the last answer was given, at once
+                return
+            if not self.waiting:
+                request.keep_alive = False
         self.running = request
-        if self.crowd.leaving and not self.waiting:
-            request.keep_alive = False
         if isinstance(request, Quick):
             work = request.start(self.tasks.discard)
             self.tasks.add(work)  # type: ignore[arg-type]  # uvicorn counts them and cancels them, nothing else

@@ -6,6 +6,7 @@ It knows paths. It knows nothing of what an endpoint does.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from re import Pattern
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import document
@@ -76,6 +78,11 @@ class Door:
             return await self._pass_on(scope, receive, send)
         return await _send(send, await through_asgi(endpoint, scope, receive, self._max_body_bytes))
 
+    @cached_property
+    def _document(self) -> bytes:
+        """Encoded once: FastAPI would do so for every request, and each slow reader would hold a copy of its own."""
+        return to_json(self.api.openapi())
+
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To FastAPI, if the gate lets it; counted and told of like the hot routes."""
         call = Call(scope["method"], scope["path"], scope["headers"], b"", None)
@@ -92,7 +99,11 @@ class Door:
 
         try:
             call.key = self.desk.gate.admit(access_of(call.method, call.path), call.headers)
-            await self._app(scope, receive, sent)
+            if call.method == "GET" and call.path == self.api.openapi_url:
+                status = 200
+                await _send(send, Reply(self._document))
+            else:
+                await self._app(scope, receive, sent)
         except ServiceError as error:  # only the gate's: FastAPI answers those of its routes
             reply = respond(error, call.headers, self._dialect_of(call.path))
             status = reply.status

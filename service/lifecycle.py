@@ -17,6 +17,9 @@ from service.settings import Settings
 
 logger = logging.getLogger("understudy")
 
+SPARE_S = 0.5
+"""After the drain, for closing the models."""
+
 
 class Phase(StrEnum):
     """Where the service stands."""
@@ -73,9 +76,14 @@ class Lifecycle:
         self._loading = asyncio.get_running_loop().create_task(self._load())
 
     async def opened(self) -> None:
-        """Wait until the models are open, or cannot be opened."""
+        """Wait until the models are open, or cannot be opened, or nobody wants them any more."""
         if self._loading is not None:
-            await self._loading
+            await asyncio.wait({self._loading})
+
+    def abandon(self) -> None:
+        """Wait no longer for models that are being opened: the thread that does it cannot be interrupted."""
+        if self._loading is not None:
+            self._loading.cancel()
 
     def reload(self) -> None:
         """Look at the folder of models now."""
@@ -90,6 +98,11 @@ class Lifecycle:
         """Refuse new requests."""
         if self.phase in (Phase.LOADING, Phase.READY, Phase.LEAVING):
             self.phase = Phase.DRAINING
+        self.count_down()
+
+    def count_down(self) -> None:
+        """Draining has begun elsewhere, where connections are known."""
+        if self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + self._settings.drain_seconds
 
     def hurry(self) -> None:
@@ -102,10 +115,11 @@ class Lifecycle:
         self.drain()
         if self._following is not None:
             self._following.cancel()
-        if self._loading is not None:
-            self._loading.cancel()  # the thread that opens a bundle cannot be interrupted, but need not be waited for
+        self.abandon()
         if self._catalogue is not None and self._deadline is not None:
-            await self._catalogue.close(max(0.0, self._deadline - asyncio.get_running_loop().time()))
+            left_s = max(0.0, self._deadline - asyncio.get_running_loop().time())
+            with suppress(TimeoutError):  # something else than a queue holds it up: it is not worth the wait
+                await asyncio.wait_for(self._catalogue.close(left_s), left_s + SPARE_S)
         if self.phase is not Phase.FAILED:
             self.phase = Phase.STOPPED
 

@@ -19,7 +19,7 @@ from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Role
 from service.bundle.runtime import OpenBundle, RunHandle
-from service.metrics import Metrics
+from service.metrics import Metrics, ModelMeter
 from service.settings import Settings
 
 INLINE_CHARS = 1000
@@ -54,8 +54,11 @@ class Predictor:
         self.labels_json = tuple(json.dumps(label) for label in manifest.labels)
         self._meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision)
         workers = settings.student_workers if manifest.role is Role.STUDENT else 1
+        # Not a method of ours: a cycle would keep a retired model in memory until Python's collector comes by, and
+        # that is seldom, or never for the models of the start; see `worker`.
+        observe = partial(_observe, self._meter)
         self._batcher: Batcher[Row, Outcome] = Batcher(
-            partial(_Runner, bundle), limits(settings), workers=workers, name=self.name, observe=self._observe
+            partial(_Runner, bundle), limits(settings), workers=workers, name=self.name, observe=observe
         )
         self._meter.watch(lambda: self.queued_rows, lambda: self._batcher.dropped_rows)
         self._tokenizer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{self.name}-tokenizer")
@@ -115,11 +118,12 @@ class Predictor:
         finally:
             self._tokenizing -= len(texts)
 
-    def _observe(self, run: BatchRun) -> None:
-        self._meter.inference.add(run.seconds)
-        self._meter.batch_rows.add(run.rows)
-        self._meter.batch_tokens.add(run.tokens)
-        self._meter.padding += run.tokens - run.filled
+
+def _observe(meter: ModelMeter, run: BatchRun) -> None:
+    meter.inference.add(run.seconds)
+    meter.batch_rows.add(run.rows)
+    meter.batch_tokens.add(run.tokens)
+    meter.padding += run.tokens - run.filled
 
 
 class _Runner:

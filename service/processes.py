@@ -220,6 +220,8 @@ class Workers:
     def _stop(self) -> int:
         """Ask all to finish; whoever does not in time is killed."""
         told = self._told_to_stop()
+        for door in self._doors:
+            door.close()  # so that newcomers are refused as soon as the workers close theirs
         for worker in self._workers:
             worker.leave()
         deadline = time.monotonic() + self._stop_s

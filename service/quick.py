@@ -19,6 +19,9 @@ Hot = Callable[[str, str], Answering | None]
 """Method and path -> the endpoint behind them, if they are hot."""
 
 
+CLOSE = (b"connection", b"close")
+
+
 class Quick:
     """A request under way."""
 
@@ -82,7 +85,7 @@ class Quick:
             await self._flow.drain()
         if self.disconnected:
             return
-        if any(name == b"connection" for name, _ in reply.headers):
+        if CLOSE in reply.headers:
             self.keep_alive = False
         self._transport.write(wire(reply, self._defaults, self.keep_alive))
         if not self.keep_alive:
@@ -92,7 +95,6 @@ class Quick:
 
 def wire(reply: Reply, defaults: Headers, keep_alive: bool) -> bytes:
     """The bytes of an answer."""
-    headers = [b"%s: %s\r\n" % header for header in (*defaults, *reply.all_headers())]
-    if not keep_alive and (b"connection", b"close") not in reply.headers:
-        headers.append(b"connection: close\r\n")
-    return b"".join((STATUS_LINE[reply.status], *headers, b"\r\n", reply.body))
+    date = b"".join([b"%s: %s\r\n" % header for header in defaults])
+    end = b"\r\n" if keep_alive or CLOSE in reply.headers else b"connection: close\r\n\r\n"
+    return b"".join((STATUS_LINE[reply.status], date, reply.head(), end, reply.body))

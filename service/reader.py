@@ -41,6 +41,10 @@ Take = Callable[[Head, bytes, bool], None]
 """Gets a head, its body, and whether the client may ask again on the same connection. May raise Refusal."""
 
 
+class _Enough(Exception):
+    """The last request of a connection is here; what follows is nothing to us."""
+
+
 class Reader:
     """Parses what one client sends."""
 
@@ -97,6 +101,8 @@ class Reader:
         except httptools.HttpParserUpgrade as upgrade:
             rest = memoryview(data)[upgrade.args[0] :]
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _Enough):
+                return
             raise _refusal_of(error) from None
         if rest is not None:  # not above: while an exception is handled, it would hide those that callbacks raise
             self._parse_without_upgrade(self._parser, rest)
@@ -106,6 +112,8 @@ class Reader:
     # What the parser calls. A Refusal ends the parsing.
 
     def on_message_begin(self) -> None:
+        if self.incoming is _NOISE:
+            raise _Enough
         self.incoming = _HEAD
         self.head = None
         self._target = b""

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from service.connection import Connection, guarded_protocol, limits_of
-from service.crowd import PARTING_S, Observer
+from service.crowd import Observer
 from service.cycle import DialectOf
 from service.errors import OURS
 from service.lifecycle import Lifecycle, Phase
@@ -30,6 +30,9 @@ KEEP_ALIVE_S = 75
 
 SPARE_S = 2.5
 """What a stop may take beyond its own deadlines: for traces and logs that nobody takes. Then it hangs."""
+
+TURN_S = 0.02
+"""Before the port closes: who has connected already is let in, instead of being reset."""
 
 CUT_S = 0.2
 """For the answers of requests that are cut."""
@@ -85,11 +88,14 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._settle, sig)
         else:
             super().handle_exit(sig, frame)
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._lifecycle.abandon)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # It is the connections that refuse what comes from now on: they know what was here before.
         self._lifecycle.leave()
-        # Not at once: who has not heard of it yet is still answered, on connections that are open. See `PARTING_S`.
-        asyncio.get_running_loop().call_later(PARTING_S, self._lifecycle.drain)
+        self._lifecycle.count_down()
+        await asyncio.sleep(TURN_S)
         await super().shutdown(sockets)
         if self.force_exit:
             await self._cut()

@@ -4,18 +4,20 @@ It knows processes, sockets and signals. Which states must end how is data: `STA
 """
 
 import json
-import random
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
+
+import psutil
 
 from service.crowd import PARTING_S
 from tests.raw import Client
@@ -32,6 +34,7 @@ EXCUSES = (
     " hangs for more than ",
     "now serving",
     " ended with -9; it is started again",
+    "; it is killed",  # a worker that somebody stopped
     "log lines were dropped",
 )
 """What may be logged at a stop; anything else, and any trace, is a fault."""
@@ -142,11 +145,15 @@ class State:
     planted: bool = False  # with the troubles of `tests.hanging`
     loads: bool = True  # else it is told to stop before it is ready
     versions: tuple[str, ...] = ("1",)
-    deaf: bool = False  # nobody reads what it says any more
+    deaf: bool = False  # nobody reads its log
+    mute: bool = False  # nor its one line on stdout, and there is no room for it
+    number: int | None = None  # the one signal that it is about
 
     @property
     def name(self) -> str:
-        return str(getattr(self.script, "__name__", "")) + "".join(f" {flag}" for flag in self.flags).replace(" --", " ")
+        return str(getattr(self.script, "__name__", "")) + "".join(f" {flag}" for flag in self.flags).replace(
+            " --", " "
+        )
 
 
 def request(texts: str | list[str], path: str = "/v1/classify") -> bytes:
@@ -155,18 +162,41 @@ def request(texts: str | list[str], path: str = "/v1/classify") -> bytes:
     return head.encode() + body
 
 
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Those that serve, without multiprocessing's own helper."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):  # it has just ended
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def stopped(state: State, models: Path, number: int, delay_s: float = 0.0) -> Ending:
     """Start it, bring it into the state, send the signal so much later, and see what happens."""
     with TemporaryDirectory(prefix="understudy-ending-") as folder:
         said, log = Path(folder) / "stdout", Path(folder) / "stderr"
         port = 0 if state.loads else _free_port()
-        with said.open("wb") as stdout, log.open("wb") as stderr:
+        with _full_pipe() if state.mute else said.open("wb") as stdout, log.open("wb") as stderr:
             process = _start(state, models, port, stdout, stderr)
             with process:
                 try:
                     return _stopped(state, Scene(process, models, port), said, log, number, delay_s)
                 finally:
                     process.kill()
+
+
+@contextmanager
+def _full_pipe() -> Iterator[IO[bytes]]:
+    """Its writing end."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(4096))
+    os.set_blocking(writes, True)
+    with os.fdopen(reads, "rb"), os.fdopen(writes, "wb") as full:
+        yield full
 
 
 def _free_port() -> int:
@@ -221,6 +251,4 @@ def _port(process: "subprocess.Popen[bytes]", said: Path, log: Path) -> int:
 
 
 def _complaints(log: str) -> Sequence[str]:
-    return [
-        f"logged: {line[:160]}" for line in log.splitlines() if not any(excuse in line for excuse in EXCUSES)
-    ][:3]
+    return [f"logged: {line[:160]}" for line in log.splitlines() if not any(excuse in line for excuse in EXCUSES)][:3]

@@ -12,13 +12,13 @@ from typing import Any
 
 from service import catalogue
 from service.__main__ import main
-from service.bundle.runtime import OpenBundle
+from service.bundle.runtime import OpenBundle, open_bundle
 
 HANGS = "brightness"  # a run with this text never ends
 SLOW, SLOW_S = "shortest", 0.3  # one with this takes so long
 STUCK_VERSION = "9"  # never opens
 
-_HANGING_PIECE, _SLOW_PIECE = 28, 26  # ##ness, ##est in the vocabulary of `tests.toy`
+HANGING_PIECE, SLOW_PIECE = 28, 26  # ##ness, ##est in the vocabulary of `tests.toy`
 _PTHREAD_MUTEX_BYTES = 128  # more than on any system
 
 
@@ -32,12 +32,12 @@ def hang() -> None:
 
 def plant() -> None:
     """Into this process."""
-    run, open_bundle = OpenBundle.run, catalogue.open_bundle
+    run = OpenBundle.run
 
     def running(bundle: OpenBundle, rows: Sequence[Any], *more: Any) -> Any:
-        if any(_HANGING_PIECE in row for row in rows):
+        if any(HANGING_PIECE in row for row in rows):
             hang()
-        if any(_SLOW_PIECE in row for row in rows):
+        if any(SLOW_PIECE in row for row in rows):
             time.sleep(SLOW_S)
         return run(bundle, rows, *more)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import uvicorn
 
+from service.call import Call, Reply
 from service.connection import Connection, guarded_protocol
 from service.crowd import Crowd
-from service.errors import HUB, OURS
+from service.errors import HUB, OURS, respond
 from service.heads import Limits
 from tests.wire_cases import ask, post
 
@@ -176,6 +177,7 @@ def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, guarded: bool = True,
         replace(LIMITS, **limits),
         lambda reason: refused.update([reason.value]),
         lambda path: HUB if path == "/predict" else OURS,
+        lambda method, path: HOT if path.startswith("/hot") else None,
     )
     config = uvicorn.Config(
         echo,
@@ -197,6 +199,25 @@ def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, guarded: bool = True,
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)
+
+
+class Hot:
+    """An endpoint that is asked without the way through ASGI."""
+
+    async def __call__(self, call: Call) -> Reply:
+        if call.path == "/hot/hang":
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                GONE.append(b"hot")
+                raise
+        return Reply(b"hot " + call.body)
+
+    def refuse(self, error: Exception, call: Call) -> Reply:
+        return respond(error, call.headers, OURS)
+
+
+HOT: Any = Hot()
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -60,12 +60,12 @@ def command(*arguments: str, text: str = "", **variables: str) -> "subprocess.Co
 
 
 @contextmanager
-def serving(models: Path, *flags: str) -> Iterator[Running]:
+def serving(models: Path, *flags: str, launcher: tuple[str, ...] = ("service",), **variables: str) -> Iterator[Running]:
     """A server on a free port; it must end with 0, silently."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service", "serve", "--port", "0", "--models", str(models), *flags],
+        [sys.executable, "-m", *launcher, "serve", "--port", "0", "--models", str(models), *flags],
         cwd=ROOT,
-        env=environment(),
+        env=environment() | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -3,11 +3,10 @@
 import signal
 import time
 
-import psutil
-
-from tests.endings import DRAIN_S, SPARE_S, Scene, Script, State, request
+from tests.endings import DRAIN_S, SPARE_S, Scene, Script, State, request, workers_of
 from tests.hanging import HANGS, SLOW, SLOW_S, STUCK_VERSION
 from tests.prove.versions import Shelf
+from tests.running import PATIENCE_S
 
 ARRIVED_S = 0.1  # what was sent has been read
 MANY = 100
@@ -23,6 +22,16 @@ def idle(_: Scene) -> Script:
 
 def loading(scene: Scene) -> Script:
     scene.wait_for_the_port()
+    yield
+
+
+def loading_both(scene: Scene) -> Script:
+    """Workers open the port when they can answer, so it says nothing here."""
+    until = time.monotonic() + PATIENCE_S
+    while len(workers_of(scene.process.pid)) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(1.0)
     yield
 
 
@@ -59,6 +68,7 @@ def mid_swap(scene: Scene) -> Script:
     Shelf(scene.models / "toy").publish(scene.models / "toy" / "1", 2)
     scene.process.send_signal(signal.SIGHUP)
     scene.ask(SLOW)
+    time.sleep(ARRIVED_S / 2)
     yield
 
 
@@ -148,7 +158,7 @@ def settling_shortly(scene: Scene) -> Script:
     """The end of the waiting comes after the second signal, and is no third one."""
     yield
     time.sleep(SLOW_S)
-    for _ in range(3):
+    for _ in range(4):
         scene.ask(SLOW)
     time.sleep(ARRIVED_S)
     scene.signal(signal.SIGTERM)
@@ -180,9 +190,10 @@ def draining_in_a_hurry(scene: Scene) -> Script:
 
 def pair(scene: Scene) -> Script:
     for _ in range(8):
-        scene.ask(SLOW, also=[503])
+        scene.ask(SLOW)
     time.sleep(ARRIVED_S)
     yield
+    scene.refuses_newcomers()
 
 
 def pair_of_which_one_was_killed(scene: Scene) -> Script:
@@ -210,6 +221,13 @@ def nobody_reads_the_log(scene: Scene) -> Script:
         scene.ask("good")
     assert scene.process.stderr is not None
     scene.process.stderr.read(1)
+    time.sleep(ARRIVED_S)
+    yield
+
+
+def nobody_reads_where_it_is(scene: Scene) -> Script:
+    scene.wait_for_the_port()
+    time.sleep(SLOW_S)
     yield
 
 
@@ -218,13 +236,12 @@ def the_log_is_closed(scene: Scene) -> Script:
     scene.process.stderr.close()
     for _ in range(20):
         scene.ask("good")
+    time.sleep(ARRIVED_S)
     yield
 
 
 def _with_one_worker(scene: Scene, number: int) -> Script:
-    children = psutil.Process(scene.process.pid).children()
-    victim = next(child for child in children if "spawn_main" in " ".join(child.cmdline()))
-    victim.send_signal(number)
+    workers_of(scene.process.pid)[0].send_signal(number)
     yield
 
 
@@ -232,7 +249,7 @@ STATES = (
     State(idle),
     State(loading, loads=False),
     State(loading, planted=True, loads=False, versions=(STUCK_VERSION,)),
-    State(loading, (*PAIR,), planted=True, loads=False, versions=(STUCK_VERSION,)),
+    State(loading_both, PAIR, planted=True, loads=False, versions=(STUCK_VERSION,)),
     State(in_flight, planted=True),
     State(in_flight, IN_THREADS, planted=True),
     State(half_a_head),
@@ -246,7 +263,7 @@ STATES = (
     State(kept_alive),
     State(pipelined, planted=True),
     State(settling, ("--settle-seconds", "30"), planted=True),
-    State(settling_shortly, ("--settle-seconds", "1"), planted=True),
+    State(settling_shortly, ("--settle-seconds", "1", "--max-batch-rows", "1"), planted=True, number=signal.SIGINT),
     State(draining, planted=True),
     State(draining_in_a_hurry, IN_THREADS, planted=True),
     State(pair, PAIR, planted=True),
@@ -255,5 +272,6 @@ STATES = (
     State(pair_of_which_one_hangs, (*PAIR, "--inline-ms", "100"), planted=True),
     State(nobody_reads_the_log, ("--access-log",), deaf=True),
     State(the_log_is_closed, ("--access-log",), deaf=True),
+    State(nobody_reads_where_it_is, loads=False, mute=True),
 )
 """All of them; a service has `drain_seconds` of `DRAIN_S`, and no more than `DRAIN_S + SPARE_S` to end."""

@@ -158,6 +158,17 @@ def test_some_requests_may_wait_on_a_connection_and_more_are_refused() -> None:
         assert server.refused == {"pipeline_too_long": 1}
 
 
+def test_requests_that_are_answered_at_once_are_bounded_too() -> None:
+    hot = ask(line=b"GET /hot HTTP/1.1")
+    with echoing() as server:
+        most = connection.MAX_PIPELINED + 1
+        assert [answer.status for answer in server.exchange(hot * 500)] == [200] * most + [400]
+        with server.connecting() as client:
+            for _ in range(3 * most):
+                client.send(hot)
+                assert client.statuses(1) == [200]
+
+
 def test_whoever_was_refused_and_stays_is_let_go() -> None:
     with echoing(head_s=SHORT_S) as server, server.connecting() as client:
         client.send(b"nonsense\r\n\r\n")
@@ -190,6 +201,16 @@ def test_the_application_hears_that_its_client_left_even_with_others_behind() ->
             client.send(ask(line=b"GET /watch?1 HTTP/1.1") + NEXT * 2)
             time.sleep(0.05)
         until(lambda: GONE == [b"1"])
+
+
+def test_work_for_a_client_that_left_is_cancelled() -> None:
+    GONE.clear()
+    with echoing() as server:
+        with server.connecting() as client:
+            client.send(ask(line=b"GET /hot/hang HTTP/1.1"))
+            time.sleep(0.05)
+            assert not GONE
+        until(lambda: GONE == [b"hot"])
 
 
 def test_a_fault_of_ours_is_logged_and_answered_without_its_details(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,6 +49,8 @@ def test_one_address_cannot_have_all_connections() -> None:
             fourth.send(NEXT)
             assert fourth.statuses() == [503]
         assert server.is_well()  # from another address
+        assert set(server.crowd._of_peer) <= {"127.0.0.1", "127.0.0.2"}
+        until(lambda: set(server.crowd._of_peer) == {"127.0.0.2"})  # who has gone is forgotten
         assert server.refused == {"too_many_of_one_peer": 1}
 
 
@@ -80,6 +82,15 @@ def test_bodies_that_wait_for_their_turn_count_as_well() -> None:
             client.send(ask(line=b"GET /wait?0.5 HTTP/1.1") + LARGE)
             until(lambda: server.crowd.unfinished_bytes == min(number, 2) * 15_000)  # noqa: B023
         assert [client.statuses(2) for client in clients] == [[200, 503], [200, 503], [200, 200], [200, 200]]
+        until(lambda: server.crowd.unfinished_bytes == 0)
+
+
+def test_whoever_leaves_gives_back_what_was_held() -> None:
+    with echoing() as server:
+        with server.connecting() as waiting, server.connecting() as halfway:
+            waiting.send(BUSY + post(b"Content-Length: 5"))
+            halfway.send(LARGE[:-1])
+            until(lambda: server.crowd.unfinished_bytes == 5 + 14_999)
         until(lambda: server.crowd.unfinished_bytes == 0)
 
 

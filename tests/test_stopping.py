@@ -52,14 +52,17 @@ def test_a_body_that_is_nearly_here_is_still_taken() -> None:
 
 
 def test_what_does_not_end_is_cut_with_an_answer(caplog: pytest.LogCaptureFixture) -> None:
-    with echoing(drain_s=1) as server, server.connecting() as hung, server.connecting() as half:
+    with echoing(drain_s=1) as server, ExitStack() as stack:
+        hung, hot, half = (stack.enter_context(server.connecting()) for _ in range(3))
         hung.send(HANG)
+        hot.send(ask(line=b"GET /hot/hang HTTP/1.1"))
         half.send(ask(line=b"GET /half HTTP/1.1"))
         assert half.socket.recv(4096).startswith(b"HTTP/1.1 200")
         assert server.stop() < 1 + SLACK_S
-        [answer] = hung.answers()
-        assert (answer.status, answer.headers["connection"]) == (503, "close")
-        assert answer.headers["content-type"] == "application/problem+json"
+        for client in (hung, hot):
+            [answer] = client.answers()
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert answer.headers["content-type"] == "application/problem+json"
         assert half.hung_up()
     assert [record.levelname for record in caplog.records if record.exc_info] == []
 
@@ -71,6 +74,15 @@ def test_before_it_stops_it_asks_clients_to_leave() -> None:
         server.crowd.leaving = True
         client.send(NEXT)
         assert [answer.headers["connection"] for answer in client.answers()] == ["close"]
+
+
+def test_who_asks_more_than_once_at_the_end_is_answered_once() -> None:
+    with echoing() as server, server.connecting() as client:
+        client.send(NEXT)
+        assert client.statuses(1) == [200]
+        server.crowd.leaving = True
+        client.send(ask(line=b"GET /hot HTTP/1.1") * 3)
+        assert [answer.headers.get("connection") for answer in client.answers()] == ["close"]
 
 
 def test_a_slow_reader_does_not_hold_up_a_stop() -> None:

@@ -50,12 +50,13 @@ class Bait:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """Path -> mode, time of the last change, and what is in it; of everything below."""
+    """Path -> mode, time of the last change (but not of a folder), and what is in it; of everything below."""
     found = {}
     for path in sorted(folder.rglob("*")):
         stat = path.lstat()
         content = os.fspath(path.readlink()) if path.is_symlink() else _digest(path)
-        found[path.relative_to(folder).as_posix()] = (stat.st_mode, stat.st_mtime_ns, content)
+        changed = 0 if path.is_dir() else stat.st_mtime_ns
+        found[path.relative_to(folder).as_posix()] = (stat.st_mode, changed, content)
     return found
 
 

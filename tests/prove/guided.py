@@ -124,7 +124,8 @@ def by_coverage(
         except Over:
             end()
 
-    options = [f"-max_len={LONGEST}", f"-seed={dice + 1}", f"-dict={dictionary}", "-timeout=30", "-verbosity=0"]
+    options = [f"-max_len={LONGEST}", f"-seed={dice + 1}", "-timeout=30", "-verbosity=0"]
+    options += [f"-dict={dictionary}"] if words else []
     atheris.Setup([sys.argv[0], *options, str(folder)], one_input)
     atheris.Fuzz()
 
@@ -135,8 +136,8 @@ def main() -> None:
     with guided:
         from tests.prove.targets import TARGETS, listen
 
-        listen()
-        target = TARGETS[name]()
+    listen()
+    target = TARGETS[name](Path(tempfile.mkdtemp()))
     trial = Trial(target.try_out, Found(name, atheris is not None), int(runs), float(seconds))
 
     def end() -> None:

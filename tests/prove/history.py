@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
+from math import inf, isnan
 
 from service.bench.samples import OK, Failure
 from tests.prove.editions import Scores
@@ -49,7 +50,7 @@ class Published:
 
     version: int
     begun: float
-    acknowledged: float = float("inf")
+    acknowledged: float = inf
 
 
 @dataclass(slots=True)
@@ -116,10 +117,11 @@ def _compare(verdict: Verdict, asked: Asked, wanted: Scores) -> None:
     if len(asked.scores) != len(wanted):
         verdict.note(Fault.WRONG, asked, f"{len(asked.scores)} scores for {len(wanted)} labels")
         return
-    distance = max(abs(score - right) for score, right in zip(asked.scores, wanted, strict=True))
+    distances = [abs(score - right) for score, right in zip(asked.scores, wanted, strict=True)]
+    distance = inf if any(map(isnan, distances)) else max(distances)
     verdict.farthest = max(verdict.farthest, distance)
     verdict.identical += asked.scores == wanted
-    if not distance <= TOLERANCE:
+    if distance > TOLERANCE:
         verdict.note(Fault.WRONG, asked, f"off by {distance:.3g}")
 
 

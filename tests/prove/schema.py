@@ -8,7 +8,7 @@ bad data must be refused, and no answer but the documented 503 may be a fault of
 import argparse
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from schemathesis import Case, CheckContext, GenerationMode, Response
+from schemathesis import APIOperation, Case, CheckContext, GenerationMode, Response
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
@@ -30,6 +30,7 @@ from tests.prove.bounds import Bound, conclude, run
 from tests.running import PATIENCE_S, serving
 
 AnyCase = Case[Any]
+AnyOperation = APIOperation[Any, Any, Any, Any]
 
 CALLERS: Mapping[str, str | None] = {"stranger": None, "key": KEY, "admin": ADMIN}
 FLAGS = (
@@ -82,18 +83,18 @@ def bearer(key: str | None) -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
-def explore(url: str, described: Any, examples: int, dice: int = 0) -> dict[str, Found]:
-    """So many requests for each operation, caller, kind of data and kind of name."""
+def explore(
+    url: str, described: Any, examples: int, dice: int = 0, known: Sequence[dict[str, str]] = KNOWN
+) -> dict[str, Found]:
+    """So many requests for each operation, caller, kind of data, and each of the known names and a made-up one."""
     found: dict[str, Found] = {}
     api = schemathesis.openapi.from_dict(described)
     api.config.update(base_url=url)
     api.config.generation.update(with_security_parameters=False)  # we send keys ourselves
     with requests.Session() as session:
-        for result in api.get_all_operations():
-            assert isinstance(result, Ok), result  # else the document itself is broken
-            operation = result.ok()
+        for operation in sorted(_operations(api), key=lambda each: each.path.endswith("/unload")):  # others ask before
             record = found.setdefault(operation.label, Found())
-            for caller, names, mode in _ways(operation.path):
+            for caller, names, mode in _ways(operation.path, known):
                 strategy = operation.as_strategy(generation_mode=mode, path_parameters=names)
                 if names and mode is GenerationMode.POSITIVE and operation.path.endswith("/infer"):
                     strategy = st.builds(_whole, strategy, TENSORS)
@@ -101,13 +102,19 @@ def explore(url: str, described: Any, examples: int, dice: int = 0) -> dict[str,
     return found
 
 
-def _ways(path: str) -> Iterator[tuple[str, dict[str, str] | None, GenerationMode]]:
+def _operations(api: schemathesis.BaseSchema) -> Iterator[AnyOperation]:
+    for result in api.get_all_operations():
+        assert isinstance(result, Ok), result  # else the document itself is broken
+        yield result.ok()
+
+
+def _ways(path: str, known: Sequence[dict[str, str]]) -> Iterator[tuple[str, dict[str, str] | None, GenerationMode]]:
     for caller in CALLERS:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             yield caller, None, mode
             if "{name}" in path and caller != "stranger":
-                for known in KNOWN:
-                    yield caller, known | ({"version": "1"} if "{version}" in path else {}), mode
+                for name in known:
+                    yield caller, name | ({"version": "1"} if "{version}" in path else {}), mode
 
 
 def _whole(case: Any, tensors: list[dict[str, object]]) -> Any:

@@ -22,7 +22,7 @@ from tests.prove.history import TOLERANCE, Published, Verdict, check
 KEY = "the-admin-key-of-this-proof"
 LOOK_S = 0.05
 SWAP_S = 20.0
-WARM_S, SETTLE_S, POLL_S = 1.0, 5.0, 0.1
+WARM_S, SETTLE_S, POLL_S = 2.0, 5.0, 0.1
 WARM_SWAPS = 2  # after which the service has all the threads that following the folder needs
 KEPT = 2
 PARDON = 10  # defects between two good versions
@@ -72,6 +72,7 @@ class Swaps:
     cold: Usage | None  # before the first swap
     before: Usage | None  # after the first few
     after: Usage | None
+    rss_mib: tuple[float, ...]  # after each swap, the old version often not yet closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +137,25 @@ class _Stand:
         return status, body.decode(errors="replace")
 
 
-def swap_again_and_again(place: Place, count: int) -> Swaps:
+def swap_again_and_again(place: Place, count: int, warm_s: float = WARM_S) -> Swaps:
     """So many new versions, one after the other."""
     with _stand(place) as stand:
-        sleep(WARM_S)
+        sleep(warm_s)
         cold = usage(stand.service.pid)
-        before, seconds = cold, []
+        before, seconds, memory = cold, [], []
         for version in range(2, count + 2):
             seconds.append(stand.put(place.press.make(version)))
             place.withdraw(version - KEPT)
+            now = usage(stand.service.pid)
+            memory.append(now.rss_mib if now else float("nan"))
             if version == 1 + WARM_SWAPS:
-                sleep(WARM_S)
-                before = usage(stand.service.pid)
-        after = _settled(stand.service, before)
+                before = _settled(stand.service, warm_s)
+        after = _settled(stand.service, warm_s, before)
     taken = [each for each in seconds if each is not None]
     editions = stand.chronicle.editions
     apart = told_apart(editions, TOLERANCE)
-    return Swaps(stand.chronicle.verdict(stand.askers), tuple(taken), len(taken), apart, cold, before, after)
+    verdict = stand.chronicle.verdict(stand.askers)
+    return Swaps(verdict, tuple(taken), len(taken), apart, cold, before, after, tuple(memory))
 
 
 def tempt_again_and_again(place: Place, count: int, seed: int, kinds: Sequence[Spoil] = DEFECTS) -> Refusals:
@@ -218,10 +221,10 @@ def flags(place: Place) -> list[str]:
     return ["--reload-seconds", str(LOOK_S), "--admin-keys-file", str(keys), "--log-level", "critical"]
 
 
-def _settled(service: Service, before: Usage | None) -> Usage | None:
+def _settled(service: Service, warm_s: float, before: Usage | None = None) -> Usage | None:
     """Once the old version has closed."""
     deadline = perf_counter() + SETTLE_S
-    sleep(WARM_S)
+    sleep(warm_s)
     found = usage(service.pid)
     while found and before and perf_counter() < deadline:
         if (found.threads, found.files) <= (before.threads, before.files):

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from service.bench.machine import these_surroundings
+from service.bench.process import Usage
 from service.bench.texts import SENTENCES
 from tests.prove.activating import Kills, kill_again_and_again
 from tests.prove.bounds import Bound, conclude, run
@@ -23,7 +24,7 @@ from tests.prove.history import TOLERANCE, Verdict
 from tests.prove.swapping import Place, Refusals, Swaps, swap_again_and_again, tempt_again_and_again
 
 TEXTS = (*SENTENCES[:12], "good", "bad , but not too long", "", "🙂")
-MOST_GROWTH_MIB = 20
+MOST_MIB = 20
 MOST_SWAP_S, MOST_START_S = 20.0, 15.0
 APART = 0.999
 ENOUGH = 20
@@ -39,17 +40,17 @@ def main() -> int:
         with _place(asked.bundle) as place:
             swaps = swap_again_and_again(place, asked.swaps)
         bounds += bounds_of_swaps(swaps, asked.swaps)
-        details["swaps"] = _described(swaps)
+        details["swaps"] = asdict(swaps)
     if asked.defects:
         with _place(asked.bundle) as place:
             refusals = tempt_again_and_again(place, asked.defects, asked.seed)
         bounds += bounds_of_refusals(refusals, asked.defects)
-        details["defects"] = _described(refusals)
+        details["defects"] = asdict(refusals)
     if asked.kills:
         with _place(asked.bundle) as place:
             kills = kill_again_and_again(place, asked.kills, asked.seed)
         bounds += bounds_of_kills(kills, asked.kills)
-        details["kills"] = _described(kills)
+        details["kills"] = asdict(kills)
     return conclude(bounds, details, asked.json)
 
 
@@ -61,9 +62,9 @@ def bounds_of_swaps(found: Swaps, wanted: int) -> list[Bound]:
         *_of_answers("swaps", found.verdict),
         Bound("swaps: versions that answered", found.verdict.versions, wanted + 1, at_least=True),
         Bound("swaps: answers that tell their version", found.told_apart, APART, at_least=True),
-        Bound("swaps: growth of memory, MiB", _grown(found, "rss_mib"), MOST_GROWTH_MIB),
-        Bound("swaps: growth of threads", _grown(found, "threads"), 0),
-        Bound("swaps: growth of open files", _grown(found, "files"), 0),
+        Bound("swaps: growth of memory since before the first, MiB", _grown(found.cold, found, "rss_mib"), MOST_MIB),
+        Bound("swaps: growth of threads since the first few", _grown(found.before, found, "threads"), 0),
+        Bound("swaps: growth of open files since the first few", _grown(found.before, found, "files"), 0),
     ]
 
 
@@ -107,14 +108,10 @@ def _of_answers(part: str, verdict: Verdict) -> list[Bound]:
     ]
 
 
-def _grown(found: Swaps, what: str) -> float | None:
-    if found.before is None or found.after is None:
+def _grown(before: Usage | None, found: Swaps, what: str) -> float | None:
+    if before is None or found.after is None:
         return None
-    return float(getattr(found.after, what) - getattr(found.before, what))
-
-
-def _described(found: Swaps | Refusals | Kills) -> dict[str, Any]:
-    return asdict(found)
+    return float(getattr(found.after, what) - getattr(before, what))
 
 
 @contextmanager

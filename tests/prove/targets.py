@@ -8,15 +8,16 @@ import asyncio
 import json
 import logging
 import random
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError, Message
 
+from service.app import create_app
 from service.batching.jobs import Answer
 from service.bundle.encoder import Row
 from service.bundle.errors import BundleError
@@ -24,7 +25,6 @@ from service.bundle.outside import NotProtobuf, wants_outside_data
 from service.bundle.seal import MANIFEST_FILE, read_manifest
 from service.call import Call, Headers
 from service.connection import limits_of
-from service.door import Door
 from service.gate import SHORTEST, Access, Gate, read_keys
 from service.heads import Head, Refusal
 from service.predictors import Outcome
@@ -32,7 +32,8 @@ from service.reader import Reader
 from service.settings import SettingProblem, Settings
 from tests import toy
 from tests.prove.seeds import BODIES, KEY_FILES, REQUESTS, WORDS, graphs
-from tests.running import opened
+
+Done = TypeVar("Done")
 
 MADE_UP = (0.7, 0.2, 0.1, 0.05)
 
@@ -58,12 +59,11 @@ class Listener(logging.Handler):
             raise Broken(f"logged as an error: {record.getMessage()}") from (record.exc_info or (None, None))[1]
 
 
-def listen() -> None:
+def listen() -> Listener:
     """From here on, errors in the log are finds."""
-    log = logging.getLogger("understudy")
-    log.handlers = [Listener()]
-    log.propagate = False
-    logging.raiseExceptions = True
+    listener = Listener()
+    logging.getLogger("understudy").addHandler(listener)
+    return listener
 
 
 class AtOnce:
@@ -89,21 +89,35 @@ class AtOnce:
 class Counter:
     """One event loop with the service in it."""
 
-    def __init__(self, folder: Path) -> None:
-        toy.publish_zoo(folder)
+    def __init__(self, models: Path) -> None:
         self._loop = asyncio.new_event_loop()
-        self._opening = opened(Settings(models=folder, versions=2, default="toy", reload_seconds=0))
-        self.door: Door = self._loop.run_until_complete(self._opening.__aenter__())
-        for predictor in self.door.lifecycle.catalogue.predictors:
-            self._loop.run_until_complete(predictor._batcher.close(1))
-            predictor._batcher = AtOnce(len(predictor.manifest.labels))  # type: ignore[assignment]
+        self.door = create_app(Settings(models=models, versions=2, default="toy", reload_seconds=0))
+        self._lifespan = self.door.api.router.lifespan_context(self.door.api)
+        self._run(self._open())
         self._described = self.door.api.openapi()["paths"]
+
+    async def _open(self) -> None:
+        loaded = asyncio.Event()
+        self.door.lifecycle.on_loaded = lambda _: loaded.set()
+        await self._lifespan.__aenter__()
+        await loaded.wait()
+        for predictor in self.door.lifecycle.catalogue.predictors:
+            await predictor._batcher.close(1)
+            predictor._batcher = AtOnce(len(predictor.manifest.labels))  # type: ignore[assignment]
+
+    def close(self) -> None:
+        self._run(self._lifespan.__aexit__(None, None, None))
+        self._run(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, Done]) -> Done:
+        return self._loop.run_until_complete(work)
 
     def ask(self, path: str, route: str, headers: Headers, body: bytes) -> None:
         """The answer must be as the document has it."""
         endpoint = self.door.hot("POST", path)
         assert endpoint is not None
-        reply = self._loop.run_until_complete(endpoint(Call("POST", path, headers, body, "127.0.0.1")))
+        reply = self._run(endpoint(Call("POST", path, headers, body, "127.0.0.1")))
         if reply.status >= 500 or str(reply.status) not in self._described[route]["post"]["responses"]:
             raise Broken(f"{path}: {reply.status} {reply.body[:300]!r}")
         json.loads(reply.body, parse_constant=_no_number)
@@ -135,9 +149,8 @@ PLACES = {
 }
 
 
-def body(dialect: str) -> Target:
+def body(dialect: str, counter: Counter) -> Target:
     """The first byte chooses path and headers, the rest is the body."""
-    counter = Counter(Path(tempfile.mkdtemp()))
     places = [(path, route, headers) for path, route in PLACES[dialect] for headers in HEADERS]
 
     def try_out(data: bytes) -> None:
@@ -148,7 +161,7 @@ def body(dialect: str) -> Target:
     return Target(try_out, [bytes([place]) + seed for place in chosen for seed in BODIES[dialect]], WORDS)
 
 
-def reader() -> Target:
+def reader(_folder: Path) -> Target:
     """However the bytes are cut into pieces, the same requests must come of them."""
     limits = limits_of(Settings(max_head_bytes=1024, max_body_bytes=1024, max_target_bytes=256, max_headers=16))
 
@@ -186,10 +199,9 @@ def fragments(data: bytes, dice: int) -> list[bytes]:
     return pieces
 
 
-def manifest() -> Target:
+def manifest(folder: Path) -> Target:
     """A folder whose manifest is whatever it is."""
-    folder = Path(tempfile.mkdtemp())
-    toy.publish_zoo(folder)
+    toy.publish_zoo(folder / "zoo")
     place = folder / MANIFEST_FILE
 
     def try_out(data: bytes) -> None:
@@ -199,11 +211,11 @@ def manifest() -> Target:
         except BundleError as error:
             _one_line(str(error), 1000)
 
-    seeds = [file.read_bytes() for file in sorted(folder.rglob(MANIFEST_FILE))]
+    seeds = [file.read_bytes() for file in sorted((folder / "zoo").rglob(MANIFEST_FILE))]
     return Target(try_out, [json.dumps(json.loads(seed)).encode() for seed in seeds], WORDS)
 
 
-def graph() -> Target:
+def graph(_folder: Path) -> Target:
     """Where onnx itself finds a tensor with data from outside, so must we."""
 
     def try_out(data: bytes) -> None:
@@ -234,9 +246,9 @@ def _away(message: Message) -> bool:
     return False
 
 
-def keys() -> Target:
+def keys(folder: Path) -> Target:
     """What a file of keys holds is either told of without showing it, or let in."""
-    place = Path(tempfile.mkdtemp()) / "keys"
+    place = folder / "keys"
     settings = Settings(api_keys_file=place)
 
     def try_out(data: bytes) -> None:
@@ -264,13 +276,16 @@ def _one_line(said: str, most: int) -> None:
         raise Broken(f"not one short line: {said[:2000]!r}")
 
 
-TARGETS: dict[str, Callable[[], Target]] = {
-    "native": lambda: body("native"),
-    "hub": lambda: body("hub"),
-    "oip": lambda: body("oip"),
-    "repository": lambda: body("repository"),
+def _alone(dialect: str, folder: Path) -> Target:
+    toy.publish_zoo(folder)
+    return body(dialect, Counter(folder))
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    **{dialect: partial(_alone, dialect) for dialect in PLACES},
     "reader": reader,
     "manifest": manifest,
     "graph": graph,
     "keys": keys,
 }
+"""Each is made of an empty folder of its own."""
