@@ -30,10 +30,14 @@ serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
 test: $(DEV)  ## run all tests, from .venv-dev
 	.venv-dev/bin/python -m pytest $(ARGS)
 
-prove: $(DEV)  ## the long proofs of tests/prove, an hour and a half; reports in runs/prove
+prove: $(DEV)  ## the long proofs of tests/prove, some hours; reports in runs/prove
 	@mkdir -p runs/prove
 	.venv-dev/bin/python -m tests.prove.simulation --seeds 100000 > runs/prove/simulation.json
 	.venv-dev/bin/python -m tests.prove.wordpiece --texts 10_000_000 > runs/prove/wordpiece.json
+	.venv-dev/bin/python -m tests.prove.swaps --json runs/prove/swaps.json
+	.venv-dev/bin/python -m tests.prove.shutdown --rounds 20 --json runs/prove/shutdown.json
+	.venv-dev/bin/python -m tests.prove.schema --examples 500 --json runs/prove/schema.json
+	.venv-dev/bin/python -m tests.prove.fuzz --runs 10_000_000 --json runs/prove/fuzz.json
 	.venv-dev/bin/python -m tests.prove.hostile --seconds 120 > runs/prove/hostile.json
 	.venv-dev/bin/python -m tests.prove.overload --rows 8 --seconds 60 --json runs/prove/overload.json
 	.venv-dev/bin/python -m tests.prove.soak --minutes 30 --workers 2 --kill-every 120 --swap-every 60 --json runs/prove/soak.json

@@ -1,6 +1,8 @@
 """`serve`: the settings, the port, then the service in one process or several."""
 
 import os
+import select
+import sys
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
@@ -70,7 +72,9 @@ def _work(settings: "Settings", door: "socket.socket", tell: "Callable[[Said], N
 
 
 def _tell_ready(ready: "Ready") -> None:
-    with suppress(OSError):  # nobody reads what we say: no reason not to serve
+    with suppress(OSError, ValueError):  # nobody reads what we say, or it is closed: no reason not to serve
+        if os.name == "posix" and not select.select((), (sys.stdout,), (), 0)[1]:
+            return  # full: writing would hold us up until somebody reads
         say(f"{ready.url} ready in {perf_counter() - STARTED:.2f} s: {ready.what}")
 
 

@@ -50,7 +50,9 @@ ROUNDS, PER_ROUND = 5, 6_400
 class Sink:
     """A transport without a socket: each answer brings the connection's next request."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, more: Iterator[bytes], left: int, done: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, more: Iterator[bytes], left: int, done: Callable[[], None]
+    ) -> None:
         self._loop, self._more, self._left, self._done = loop, more, left, done
         self.protocol: Any = None
 
