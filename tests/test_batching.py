@@ -243,7 +243,7 @@ def test_times_add_up_and_batches_are_reported() -> None:
         await batcher.close()
 
     asyncio.run(act())
-    assert [(run.rows, run.tokens, run.filled) for run in runs] == [(2, 4, 3), (1, 3, 3)]
+    assert [(run.rows, run.tokens, run.filled) for run in runs] == [(2, 6, 5), (1, 1, 1)]
 
 
 def test_closing_runs_what_waits_and_takes_nothing_new() -> None:
