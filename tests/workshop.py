@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,8 @@ def running(*arguments: object, cwd: Path) -> "Iterator[subprocess.Popen[str]]":
     process = subprocess.Popen(
         [sys.executable, "-m", "export", *map(str, arguments)],
         cwd=cwd,
+        # A shell that runs the tests in the background lets them ignore Ctrl-C, and this process would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=os.environ | OFFLINE | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
