@@ -9,15 +9,15 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from service import routes
+from service.api.door import Door, register
+from service.api.exchange import Desk
+from service.api.gate import Gate
 from service.catalogue import Catalogue
-from service.door import Door, register
 from service.errors import handle_errors
-from service.exchange import Desk
-from service.gate import Gate
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
 from service.settings import Settings
-from service.telemetry import dropped_lines, open_witness
+from service.telemetry.logs import dropped_lines, open_witness
+from service.telemetry.metrics import Metrics
 
 PATIENCE_S = 2.0
 """For traces that were not sent yet, at the end."""

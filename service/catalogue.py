@@ -19,10 +19,10 @@ from service.bundle.errors import BundleError, MissingFile, UnexpectedFile
 from service.bundle.manifest import Manifest, Role
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.bundle.store import BundlePath, check_place, find_bundles, read_manifest
-from service.cores import cores
-from service.metrics import Metrics
 from service.predictors import Predictor
+from service.processes.cores import cores
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("understudy")
 

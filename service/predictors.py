@@ -19,8 +19,8 @@ from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Role
 from service.bundle.runtime import OpenBundle, RunHandle
-from service.metrics import Metrics, ModelMeter
 from service.settings import Settings
+from service.telemetry.metrics import Metrics, ModelMeter
 
 INLINE_CHARS = 1000
 """Longest single text that is tokenised on the event loop: handing it to a thread would take longer."""
@@ -60,7 +60,8 @@ class Predictor:
         self._batcher: Batcher[Row, Outcome] = Batcher(
             partial(_Runner, bundle), limits(settings), workers=workers, name=self.name, observe=observe
         )
-        self._meter.watch(lambda: self.queued_rows, lambda: self._batcher.dropped_rows)
+        batcher = self._batcher
+        self._meter.watch(lambda: self.queued_rows, lambda: batcher.queued_tokens, lambda: batcher.dropped_rows)
         self._tokenizer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{self.name}-tokenizer")
         self._tokenizing = 0
 
@@ -93,10 +94,10 @@ class Predictor:
     def record(self, pending: Pending, answer: Answer[Outcome]) -> None:
         """Count an answered request."""
         meter = self._meter
-        meter.rows += len(answer.results)
-        meter.tokens += pending.tokens
-        meter.tokenize.add(pending.tokenize_s)
-        meter.queue.add(answer.queue_s)
+        meter.rows.inc(len(answer.results))
+        meter.tokens.inc(pending.tokens)
+        meter.tokenize.observe(pending.tokenize_s)
+        meter.queue.observe(answer.queue_s)
 
     async def close(self, patience_s: float) -> None:
         """Run what waits, then end the threads. Nobody may ask it for anything new."""
@@ -120,10 +121,10 @@ class Predictor:
 
 
 def _observe(meter: ModelMeter, run: BatchRun) -> None:
-    meter.inference.add(run.seconds)
-    meter.batch_rows.add(run.rows)
-    meter.batch_tokens.add(run.tokens)
-    meter.padding += run.tokens - run.filled
+    meter.inference.observe(run.seconds)
+    meter.batch_rows.observe(run.rows)
+    meter.batch_tokens.observe(run.tokens)
+    meter.padding.inc(run.tokens - run.filled)
 
 
 class _Runner:

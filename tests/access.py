@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.api.gate import Access, Gate
 from service.errors import ServiceError
-from service.gate import Access, Gate
 from service.settings import Settings
-
-MOUNTED = True
-"""True once door.py asks the gate: from then on the whole table is tried over real HTTP too."""
 
 KEY, OTHER, ADMIN, BAD = "an-inference-key-0", "another-key-00001", "the-admin-key-0000", "nobody-knows-this-0"
 CALLERS: tuple[str | None, ...] = (None, BAD, KEY, ADMIN)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.audit import Audit
 
 if TYPE_CHECKING:
-    from service.processes import Said
+    from service.processes.parent import Said
 
 REPORT, SCRATCH, PLANT = PLACES = ("AUDIT_REPORT", "AUDIT_SCRATCH", "AUDIT_PLANT")
 
@@ -30,7 +30,8 @@ def main() -> None:
 def witness() -> None:
     """Let whoever serves in this process be heard from when it is ready."""
     audit = Audit(Path(os.environ[REPORT]), (Path(os.environ[SCRATCH]),))
-    from service import exchange, worker
+    from service.api import exchange
+    from service.processes import worker
 
     live, within_limits = worker.live, exchange._within_limits
 

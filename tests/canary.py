@@ -24,7 +24,6 @@ from onnx import numpy_helper
 from service.bundle.manifest import Role
 from service.bundle.store import write_bundle
 from tests import toy
-from tests.access import MOUNTED
 from tests.running import PATIENCE_S, ROOT, environment
 
 TEXT, KEY, OTHER, ADMIN, BAD = (
@@ -140,7 +139,7 @@ def visited(models: Path, log: Path, **settings: str) -> Seen:
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             # With it FastAPI, left to itself, sends paths and messages of its own to that collector.
-            "FASTAPI_OTEL_AUTO_CONFIGURE": "true" if MOUNTED else "false",
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
         } | {f"UNDERSTUDY_{name.upper()}": value for name, value in settings.items()}
         with log.open("wb") as stderr:
             process = subprocess.Popen(

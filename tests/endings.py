@@ -19,7 +19,7 @@ from typing import IO
 
 import psutil
 
-from service.crowd import PARTING_S
+from service.wire.crowd import PARTING_S
 from tests.raw import Client
 from tests.running import PATIENCE_S, ROOT, environment
 

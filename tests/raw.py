@@ -12,11 +12,11 @@ from typing import Any
 
 import uvicorn
 
-from service.call import Call, Reply
-from service.connection import Connection, guarded_protocol
-from service.crowd import Crowd
 from service.errors import HUB, OURS, respond
-from service.heads import Limits
+from service.wire.call import Call, Reply
+from service.wire.connection import Connection, guarded_protocol
+from service.wire.crowd import Crowd
+from service.wire.heads import Limits
 from tests.wire_cases import ask, post
 
 PATIENCE_S = 20  # only ever waited for when a test fails

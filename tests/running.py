@@ -12,8 +12,8 @@ from pathlib import Path
 
 import httpx2
 
+from service.api.door import Door
 from service.app import create_app
-from service.door import Door
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent

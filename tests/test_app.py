@@ -14,13 +14,13 @@ import pytest
 from starlette.types import Message
 
 from service import catalogue
+from service.api.door import Door
 from service.app import create_app
 from service.bundle.encoder import Feeds, Row
 from service.bundle.errors import MissingFile
 from service.bundle.runtime import OpenBundle, OpenGraph, RunHandle, open_bundle
 from service.bundle.tasks import Logits
 from service.catalogue import Catalogue
-from service.door import Door
 from service.settings import Settings
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests import canary
-from tests.access import MOUNTED
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +20,11 @@ def test_nothing_of_a_request_is_ever_seen_again(models: Path, tmp_path: Path, l
     assert {200, 400, 404, 405, 413, 415, 422, 500} <= set(seen.statuses)  # so that there was something to leak
     assert b"understudy_requests_total" in seen.metrics
     assert b"a fault of ours" not in seen.log
-    if MOUNTED:
-        assert {401, 403} <= set(seen.statuses)
-        assert b"/v1/classify" in seen.log  # the access log
-        assert b"failed on text" in seen.log
-        assert any(b"POST /v1/classify" in post for post in seen.traces)
-        assert all(post.startswith(b"/v1/traces") for post in seen.traces)  # ours only
+    assert {401, 403} <= set(seen.statuses)
+    assert b"/v1/classify" in seen.log  # the access log
+    assert b"failed on text" in seen.log
+    assert any(b"POST /v1/classify" in post for post in seen.traces)
+    assert all(post.startswith(b"/v1/traces") for post in seen.traces)  # ours only
 
 
 @pytest.mark.parametrize("word", canary.CANARIES)

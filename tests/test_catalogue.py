@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from service.api.door import Door
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Role
 from service.bundle.store import write_bundle
 from service.catalogue import Catalogue, NoSuchModel, StillNeeded
-from service.door import Door
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened, serving
 

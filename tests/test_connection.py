@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from service import connection
+from service.wire import connection
 from tests.raw import (
     BUSY,
     GONE,

@@ -5,11 +5,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from service.connection import limits_of
-from service.crowd import peer_of
-from service.heads import Reason
-from service.metrics import Metrics
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.wire.connection import limits_of
+from service.wire.crowd import peer_of
+from service.wire.heads import Reason
 from tests.raw import BUSY, LARGE, echoing, until
 from tests.wire_cases import NEXT, ask, post
 
@@ -128,7 +128,7 @@ def test_every_limit_is_a_setting() -> None:
 def test_there_are_never_more_connections_than_descriptors() -> None:
     code = (
         "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (200, {hard})); "
-        "from service.connection import limits_of; from service.settings import Settings; "
+        "from service.wire.connection import limits_of; from service.settings import Settings; "
         "print(limits_of(Settings()).connections)"
     )
     root = Path(__file__).resolve().parent.parent

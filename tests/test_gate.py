@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
-from service import gate as module
+from service.api import gate as module
+from service.api.gate import Access, Gate, read_keys, with_cors
 from service.errors import Forbidden, Unauthorized
-from service.gate import Access, Gate, read_keys, with_cors
 from service.settings import SettingProblem, Settings, problem_line
 from tests.access import ADMIN, BAD, CALLERS, KEY, OTHER, guarded, outcome, outcomes
 from tests.running import client_of

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from service import connection
-from service.crowd import PARTING_S
+from service.wire import connection
+from service.wire.crowd import PARTING_S
 from tests.raw import HALF_BODY, HALF_HEAD, HANG, SHORT_S, SLACK_S, echoing, until
 from tests.wire_cases import NEXT, ask, post
 

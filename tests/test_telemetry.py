@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from service.bundle.errors import BundleError
 from service.settings import Settings
-from service.telemetry import (
+from service.telemetry.logs import (
     MOST_WAITING,
     HumanLines,
     JsonLines,
@@ -288,7 +288,7 @@ def test_server_timing_is_in_milliseconds() -> None:
 PREPARE = """
 import logging, os, sys, threading, time, warnings
 from service.settings import Settings
-from service.telemetry import *
+from service.telemetry.logs import *
 configure_logs(Settings(**{settings!r}))
 """
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.heads import Head, Refusal
-from service.reader import Incoming, Reader
+from service.wire.heads import Head, Refusal
+from service.wire.reader import Incoming, Reader
 from tests.raw import LIMITS, Answer, Echo, echoing
 from tests.wire_cases import CASES, NEXT, Case, ask, chunked, post
 

@@ -13,7 +13,7 @@ from service.bench.inprocess import Alone, Rate
 from service.bench.machine import Surroundings
 from service.bench.samples import OK, Figures, Latency
 
-QUEUE, RUN, BATCH_ROWS = "queue_seconds", "inference_seconds", "batch_rows"  # as service.metrics calls them
+QUEUE, RUN, BATCH_ROWS = "queue_seconds", "inference_seconds", "batch_rows"  # as service.telemetry.metrics calls them
 
 LOADS = ("offered/s", "req/s", "texts/s", "p50", "p95", "p99", "p99.9", "max", "429 p99", "late p99")
 LOADS_CAPTION = (

@@ -12,8 +12,8 @@ import typer
 
 from service.commands.models import ModelsFlag, places_of
 from service.commands.terminal import Misused
-from service.cores import cores
 from service.environment import load
+from service.processes.cores import cores
 
 if TYPE_CHECKING:
     import io

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from service.processes import Ready, Said
+    from service.processes.parent import Ready, Said
     from service.settings import Settings
 
 SPARE_S = 3.0
@@ -38,7 +38,7 @@ def serve(**flags: Any) -> None:
 
 def _alone(settings: "Settings", door: "socket.socket") -> int:
     # Imported here and below, since the other commands do not need the HTTP stack, nor the parent of workers.
-    from service.worker import live
+    from service.processes.worker import live
 
     def tell(said: "Said") -> None:
         if said.ready is not None:
@@ -48,9 +48,9 @@ def _alone(settings: "Settings", door: "socket.socket") -> int:
 
 
 def _together(settings: "Settings", doors: "list[socket.socket]") -> int:
-    from service.metrics import sharing
-    from service.processes import Workers
-    from service.telemetry import configure_logs
+    from service.processes.parent import Workers
+    from service.telemetry.logs import configure_logs
+    from service.telemetry.metrics import sharing
 
     configure_logs(settings)
     stop_s = settings.settle_seconds + settings.drain_seconds + SPARE_S
@@ -61,8 +61,8 @@ def _together(settings: "Settings", doors: "list[socket.socket]") -> int:
 
 def _work(settings: "Settings", door: "socket.socket", tell: "Callable[[Said], None]", name: str) -> int:
     """In a worker's process."""
-    from service.processes import Said
-    from service.worker import live
+    from service.processes.parent import Said
+    from service.processes.worker import live
 
     try:
         return live(settings, door, tell, name)

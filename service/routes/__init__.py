@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from service.door import HotRoute
+from service.api.door import HotRoute
+from service.api.exchange import Desk
 from service.errors import HUB, OIP, OURS, Dialect
-from service.exchange import Desk
 from service.routes import classify, health, hub, metadata, models, oip, repository
 
 

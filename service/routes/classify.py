@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 from pydantic import Field
 
+from service.api.door import HotRoute
+from service.api.exchange import Ask, Classified, Desk, Texts, Wire
 from service.bundle.tasks import THRESHOLD, Choice, Meaning
-from service.call import Call, Reply
-from service.door import HotRoute
 from service.errors import OURS
-from service.exchange import Ask, Classified, Desk, Texts, Wire
 from service.predictors import RowScores
+from service.wire.call import Call, Reply
 
 PATH = "/v1/classify"
 

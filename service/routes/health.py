@@ -4,9 +4,9 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 
+from service.api.exchange import Desk, Wire
 from service.errors import NotReady
-from service.exchange import Desk, Wire
-from service.metrics import MEDIA_TYPE
+from service.telemetry.metrics import MEDIA_TYPE
 
 
 class Live(Wire):

@@ -9,12 +9,12 @@ from operator import itemgetter
 import numpy as np
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
+from service.api.door import HotRoute
+from service.api.exchange import Ask, Classified, Desk, Texts, Wire
 from service.bundle.tasks import FUNCTIONS, Function
-from service.call import Call, Reply
-from service.door import HotRoute
 from service.errors import HUB
-from service.exchange import Ask, Classified, Desk, Texts, Wire
 from service.predictors import RowScores
+from service.wire.call import Call, Reply
 
 PATHS = ("/predict", "/")
 

@@ -3,12 +3,12 @@
 from fastapi import APIRouter, Request
 from pydantic import Field
 
+from service.api.exchange import Desk, Wire
+from service.api.tensors import BYTES, GIVEN, TEXT, TEXT_PAIR
 from service.bundle.manifest import Role, Task
 from service.catalogue import NoSuchModel
 from service.errors import NotReady, UnknownModel
-from service.exchange import Desk, Wire
 from service.predictors import Predictor
-from service.tensors import BYTES, GIVEN, TEXT, TEXT_PAIR
 
 
 class ServerMetadata(Wire):

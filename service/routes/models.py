@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from pydantic import Field
 
+from service.api.exchange import Desk, Wire
 from service.bundle.manifest import Measured, Precision, Role, Task
 from service.catalogue import Catalogue
-from service.exchange import Desk, Wire
 from service.predictors import Predictor
 
 

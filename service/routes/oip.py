@@ -12,11 +12,11 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import Discriminator, Field, Tag
 
-from service.call import Call, Reply
-from service.door import HotRoute
+from service.api.door import HotRoute
+from service.api.exchange import Ask, Classified, Desk, Extensible, TextPair
+from service.api.tensors import BINARY, BYTES, GIVEN, NO_BINARY, TEXT, TEXT_PAIR, Given
 from service.errors import OIP, InvalidRequest
-from service.exchange import Ask, Classified, Desk, Extensible, TextPair
-from service.tensors import BINARY, BYTES, GIVEN, NO_BINARY, TEXT, TEXT_PAIR, Given
+from service.wire.call import Call, Reply
 
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 _PATTERNS = tuple(re.compile(path.replace("{", "(?P<").replace("}", ">[^/]+)")) for path in PATHS)

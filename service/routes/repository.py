@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from pydantic import Field, RootModel
 from pydantic_core import to_json
 
+from service.api.door import HotRoute
+from service.api.exchange import Desk, Extensible
 from service.bundle.errors import BundleError
 from service.bundle.store import BundlePath, find_bundles
-from service.call import Call, Reply
 from service.catalogue import Catalogue, Change, NoSuchModel, StillNeeded
-from service.door import HotRoute
 from service.errors import OIP, ChangeRefused, InvalidRequest, UnknownModel
-from service.exchange import Desk, Extensible
+from service.wire.call import Call, Reply
 
 INDEX = "/v2/repository/index"
 LOAD, UNLOAD = "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"

@@ -6,15 +6,14 @@ They live in a thread with an event loop of its own. Each waits a little between
 import asyncio
 import json
 import random
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter, sleep
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from service.bench.samples import OK, Failure
 from service.bench.wire import Caller, Dialect, MalformedResponse, ResponseReader, Target
+from tests.prove.aside import Aside
 from tests.prove.history import Asked
 
 PAUSE_S = 0.004
@@ -25,31 +24,20 @@ POLL_S = 0.002
 _PATH = "/v1/classify"
 
 
-class Askers:
+class Askers(Aside):
     """So many connections, as long as this is open."""
 
     def __init__(
         self, target: Target, name: str, texts: Sequence[str], labels: Sequence[str], connections: int = 8
     ) -> None:
+        super().__init__(lambda: asyncio.run(self._all()), "askers")
         caller = Caller(target, Dialect.CLASSIFY)
         bodies = [[{"input": text}, {"input": text, "model": name}] for text in texts]
         self._requests = [[caller.post(_PATH, json.dumps(body).encode()) for body in both] for both in bodies]
         self._target, self._name, self._labels = target, name, tuple(labels)
         self._connections = connections
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._all()), name="askers")
         self.history: list[Asked] = []
         self.newest = 0  # version in any answer
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def until(self, version: int, patience_s: float) -> bool:
         """Wait until it has answered somebody."""

@@ -19,6 +19,8 @@ from typing import Any
 import uvloop
 from uvicorn.server import ServerState
 
+from service.api.door import Door
+from service.api.exchange import Desk
 from service.app import create_app
 from service.batching.batcher import Batcher
 from service.bench.texts import SENTENCES
@@ -26,12 +28,10 @@ from service.bundle.encoder import Encoder
 from service.bundle.engine import OpenGraph
 from service.bundle.manifest import Precision
 from service.bundle.runtime import OpenBundle
-from service.connection import Connection
-from service.door import Door
-from service.eager import Eager
-from service.exchange import Desk
-from service.server import configure
+from service.processes.server import configure
 from service.settings import Settings
+from service.wire.connection import Connection
+from service.wire.eager import Eager
 
 PARTS: tuple[tuple[type, str, str], ...] = (
     (Connection, "data_received", "bytes to the first wait: parse, check, tokenise, queue"),

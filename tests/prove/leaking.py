@@ -7,7 +7,7 @@ import os
 import sys
 
 from service.__main__ import main
-from service.metrics import RouteMeter
+from service.telemetry.metrics import RouteMeter
 
 SIZE = "LEAK_BYTES"  # for workers, which are processes of their own
 LEFT_BEHIND: list[bytearray] = []

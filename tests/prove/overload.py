@@ -9,7 +9,6 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 
 from service.bench.arrivals import Phase
@@ -22,6 +21,7 @@ from service.bench.texts import SENTENCES, read_texts
 from service.bench.wire import Caller
 from service.bench.worker import Closed, Cpus, LoadJob, Open, run_load
 from tests.prove.bounds import Bound, conclude, run
+from tests.prove.flags import load_parser
 from tests.prove.watch import Watch
 
 REFUSAL_S = 0.05
@@ -84,10 +84,10 @@ class Overload:
 
 def main() -> int:
     asked = _arguments()
-    entry, cpus = parse_entry(asked.bundle), _cpus(asked.server_cpu)
+    entry, cpus = parse_entry(asked.bundle), asked.server_cpu
     texts = tuple(read_texts(asked.texts) if asked.texts else SENTENCES)
     factors = tuple(map(float, asked.factors.split(",")))
-    plan = Plan(factors, asked.seconds, asked.rows, asked.connections, asked.seed, _cpus(asked.client_cpu), texts)
+    plan = Plan(factors, asked.seconds, asked.rows, asked.connections, asked.seed, asked.client_cpu, texts)
     surroundings = these_surroundings()
     flags = ["--precision", entry.precision, *shlex.split(asked.serve_args)]
     with only(entry.folder) as models, started(serve_command(models, flags), cpus) as service:
@@ -166,23 +166,14 @@ def _in_time(refused: Samples) -> float | None:
     return float((refused.latency <= REFUSAL_S).mean()) if len(refused.latency) else None
 
 
-def _cpus(text: str) -> Cpus:
-    return tuple(int(part) for part in text.split(",") if part)
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = load_parser(__doc__)
     parser.add_argument("--bundle", default="models/sst2-bilstm/1", help="DIR, DIR:fast or DIR:exact")
     parser.add_argument("--factors", default="2,5,10", help="of the peak")
     parser.add_argument("--seconds", type=float, default=20, help="of each overload")
     parser.add_argument("--rows", type=int, default=1, help="texts in a request")
     parser.add_argument("--connections", type=int, default=64, help="of the closed loop that finds the peak")
     parser.add_argument("--serve-args", default=SERVE, help="flags for the service")
-    parser.add_argument("--texts", type=Path, help="TXT or TSV, .gz too")
-    parser.add_argument("--client-cpu", default="", help="cores of the client")
-    parser.add_argument("--server-cpu", default="", help="cores of the service")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the report here, not to stdout")
     return parser.parse_args()
 
 

@@ -25,10 +25,11 @@ from service.bench.samples import Failure
 from service.bench.served import Service, serve_command, started
 from service.bench.texts import SENTENCES, read_texts
 from service.bench.wire import Caller, Dialect
-from service.bench.worker import Cpus, pinned, quick_loop
+from service.bench.worker import pinned, quick_loop
 from service.bundle.runtime import OpenBundle, open_bundle
 from tests.prove.answers import Exam, examine
 from tests.prove.bounds import Bound, conclude, run
+from tests.prove.flags import load_parser
 from tests.prove.memory import MILLION, Slope, memory_slope
 from tests.prove.strain import AFTERMATH_S, Diary, Event, Strain, Troubles, publisher
 from tests.prove.versions import Shelf
@@ -47,7 +48,7 @@ def main() -> int:
         publish = publisher(Shelf(Path(models) / bundle.manifest.name), entry.folder)
         publish(1)
         command = _command(Path(models), ["--precision", entry.precision, *_flags(asked)], leak=asked.plant_leak)
-        with started(command, _cpus(asked.server_cpu)) as service, pinned(_cpus(asked.client_cpu)):
+        with started(command, asked.server_cpu) as service, pinned(asked.client_cpu):
             exam = _exam(asked, bundle, service)
             strain = Strain(service, exam, publish, _troubles(asked))
             rate = _strained(asked, strain)
@@ -153,12 +154,8 @@ def _troubles(asked: argparse.Namespace) -> Troubles:
     return Troubles(asked.swap_every, asked.kill_every, reload_s=asked.reload_seconds)
 
 
-def _cpus(text: str) -> Cpus:
-    return tuple(int(part) for part in text.split(",") if part)
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = load_parser(__doc__)
     parser.add_argument("--bundle", default="models/sst2-bilstm/1", help="DIR or DIR:exact; its answers are known")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--share", type=float, default=0.7, help="of the peak")
@@ -173,11 +170,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--settle", type=float, default=60, help="seconds of a process that its slope leaves out")
     parser.add_argument("--max-slope", type=float, default=1.0, help="MiB per million requests")
     parser.add_argument("--plant-leak", action="store_true", help="serve with a leak, which has to be found")
-    parser.add_argument("--texts", type=Path, help="TXT or TSV, .gz too")
-    parser.add_argument("--client-cpu", default="", help="cores of the client")
-    parser.add_argument("--server-cpu", default="", help="cores of the service")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the report here, not to stdout")
     return parser.parse_args()
 
 

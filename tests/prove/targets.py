@@ -17,19 +17,19 @@ from typing import Any, NoReturn, TypeVar
 import onnx
 from google.protobuf.message import DecodeError, Message
 
+from service.api.gate import SHORTEST, Access, Gate, read_keys
 from service.app import create_app
 from service.batching.jobs import Answer
 from service.bundle.encoder import Row
 from service.bundle.errors import BundleError
 from service.bundle.outside import NotProtobuf, wants_outside_data
 from service.bundle.seal import MANIFEST_FILE, read_manifest
-from service.call import Call, Headers
-from service.connection import limits_of
-from service.gate import SHORTEST, Access, Gate, read_keys
-from service.heads import Head, Refusal
 from service.predictors import Outcome
-from service.reader import Reader
 from service.settings import SettingProblem, Settings
+from service.wire.call import Call, Headers
+from service.wire.connection import limits_of
+from service.wire.heads import Head, Refusal
+from service.wire.reader import Reader
 from tests import toy
 from tests.prove.seeds import BODIES, KEY_FILES, REQUESTS, WORDS, graphs
 

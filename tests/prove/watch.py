@@ -1,33 +1,20 @@
 """Looks at the service's processes from time to time, in a thread of its own."""
 
-import threading
 from time import perf_counter
-from types import TracebackType
-from typing import Self
 
 from service.bench.process import Usage, usage_of_each
+from tests.prove.aside import Aside
 
 EVERY_S = 0.1
 
 
-class Watch:
+class Watch(Aside):
     """What each process used, as long as this is open; `looks` are (moment, pid -> usage)."""
 
     def __init__(self, pid: int | None) -> None:
+        super().__init__(self._look, "watch")
         self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="watch")
         self.looks: list[tuple[float, dict[int, Usage]]] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def most_mib(self, start: float, end: float) -> float | None:
         """The most memory of all processes together between two moments of perf_counter."""

@@ -9,16 +9,16 @@ import socket
 import threading
 from collections.abc import Callable
 
+from service.api.gate import with_cors
 from service.app import create_app
-from service.gate import with_cors
-from service.heads import Reason
 from service.lifecycle import Lifecycle
-from service.metrics import share
-from service.processes import Ready, Said
+from service.processes.parent import Ready, Said
+from service.processes.server import Server, configure, run
 from service.routes import dialect_of
-from service.server import Server, configure, run
 from service.settings import Settings
-from service.telemetry import configure_logs
+from service.telemetry.logs import configure_logs
+from service.telemetry.metrics import share
+from service.wire.heads import Reason
 
 OURS = threading.main_thread()
 

@@ -3,12 +3,11 @@
 It knows the form of HTTP. It knows nothing of connections, ASGI, paths or models.
 """
 
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.telemetry import Stages
+    from service.telemetry.logs import Stages
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in the order in which they came."""
@@ -21,9 +20,6 @@ MEDIA_TYPE = b"content-type"
 
 EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 """Headers of every answer."""
-
-
-_EVERYWHERE = b"".join(b"%s: %s\r\n" % header for header in EVERYWHERE)
 
 
 class Call:
@@ -93,17 +89,3 @@ class Reply:
             *EVERYWHERE,
             *self.headers,
         ]
-
-    def head(self) -> bytes:
-        """The same as bytes, each line with its end."""
-        more = b"".join([b"%s: %s\r\n" % header for header in self.headers])
-        return b"content-type: %s\r\ncontent-length: %d\r\n%s%s" % (
-            self.media_type,
-            len(self.body),
-            _EVERYWHERE,
-            more,
-        )
-
-
-Endpoint = Callable[[Call], Awaitable[Reply]]
-"""Always answers. It is cancelled when its client leaves."""

@@ -13,15 +13,15 @@ from types import FrameType
 
 import uvicorn
 
-from service.connection import Connection, guarded_protocol, limits_of
-from service.crowd import Observer
-from service.cycle import DialectOf
 from service.errors import OURS
 from service.lifecycle import Lifecycle, Phase
-from service.quick import Hot
-from service.reaper import Reaper
+from service.processes.reaper import Reaper
 from service.settings import Settings
-from service.telemetry import on_loop_error
+from service.telemetry.logs import on_loop_error
+from service.wire.connection import Connection, guarded_protocol, limits_of
+from service.wire.crowd import Observer
+from service.wire.cycle import DialectOf
+from service.wire.quick import Hot
 
 TICKS_A_SECOND = 10  # of uvicorn's main loop
 

@@ -1,4 +1,4 @@
-"""Two ways in to one endpoint: through FastAPI, which documents it, and past it, which is quicker.
+"""Ways in to one endpoint: through FastAPI, which documents it, and past it; `service.wire.quick` skips ASGI as well.
 
 It knows paths. It knows nothing of what an endpoint does.
 """
@@ -17,12 +17,12 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import document
-from service.call import EVERYWHERE, Call, Reply
+from service.api import document
+from service.api.exchange import Answering, Desk, too_large
+from service.api.gate import access_of
 from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
-from service.exchange import Answering, Desk, too_large
-from service.gate import access_of
-from service.telemetry import Visit
+from service.telemetry.logs import Visit
+from service.wire.call import EVERYWHERE, Call, Reply
 
 WATCH_AFTER_S = 0.05
 """Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import Protocol
 
-from service.heads import Limits, Reason
+from service.wire.heads import Limits, Reason
 
 SWEEP_S = 1.0
 SWEEPS_IN_A_LIMIT = 4

@@ -1,12 +1,11 @@
 """Names, labels and buckets of everything that is measured.
 
-Every label set exists from the start, so that a rate over it is right from the first event. The hot path adds to plain
-numbers; the library's objects take them over when somebody reads. It knows nothing of requests or models but names.
+Every label set exists from the start, so that a rate over it is right from the first event, and the hot path
+only adds to children that it already holds. It knows nothing of requests or models but their names.
 """
 
 import os
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,94 +61,43 @@ def share(worker: str) -> None:
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker)  # type: ignore[no-untyped-call]
 
 
-class Tally:
-    """Observations of one histogram that wait to be taken over: a tenth of what `observe` costs."""
-
-    __slots__ = ("_bounds", "_counts", "_histogram", "_total")
-
-    def __init__(self, histogram: "SummedHistogram", bounds: Sequence[float]) -> None:
-        self._histogram = histogram
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def add(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
-
-    def settle(self) -> None:
-        """Take them over."""
-        self._histogram.add(self._counts, self._total)
-        self._counts, self._total = [0] * len(self._counts), 0.0
-
-
-class SummedHistogram(Histogram):
-    """A histogram that takes many observations at once."""
-
-    def add(self, counts: Sequence[int], total: float) -> None:
-        """So many observations in each bucket, +Inf last, and their sum."""
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._sum.inc(total)
-
-
 class RouteMeter:
     """What is counted of one route."""
 
-    def __init__(self, requests: Counter, seconds: Tally, route: str) -> None:
+    def __init__(self, requests: Counter, seconds: Histogram, route: str) -> None:
         self._requests = {code: requests.labels(route, str(code)) for code in CODES}
         self._other = requests.labels(route, "other")
-        self._seconds = seconds
-        self._counts: dict[int, int] = {}
+        self._seconds = seconds.labels(route)
 
     def count(self, code: int, seconds: float) -> None:
-        self._counts[code] = self._counts.get(code, 0) + 1
-        self._seconds.add(seconds)
-
-    def settle(self) -> None:
-        """Take over what was counted since the last time."""
-        counts, self._counts = self._counts, {}
-        for code, count in counts.items():
-            self._requests.get(code, self._other).inc(count)
-        self._seconds.settle()
+        self._requests.get(code, self._other).inc()
+        self._seconds.observe(seconds)
 
 
 class ModelMeter:
     """What is measured of one model."""
 
     def __init__(self, metrics: "Metrics", model: str) -> None:
-        self.rows = self.tokens = self.padding = 0
-        self.tokenize = metrics.tally(metrics.tokenize, SECONDS, model)
-        self.queue = metrics.tally(metrics.queue, SECONDS, model)
-        self.inference = metrics.tally(metrics.inference, SECONDS, model)
-        self.batch_rows = metrics.tally(metrics.batch_rows, ROWS, model)
-        self.batch_tokens = metrics.tally(metrics.batch_tokens, TOKENS, model)
-        self._rows = metrics.rows.labels(model)
-        self._tokens = metrics.tokens.labels(model)
-        self._padding = metrics.padding.labels(model)
+        self.rows = metrics.rows.labels(model)
+        self.tokens = metrics.tokens.labels(model)
+        self.padding = metrics.padding.labels(model)
+        self.tokenize = metrics.tokenize.labels(model)
+        self.queue = metrics.queue.labels(model)
+        self.inference = metrics.inference.labels(model)
+        self.batch_rows = metrics.batch_rows.labels(model)
+        self.batch_tokens = metrics.batch_tokens.labels(model)
         self._metrics = metrics
         self._model = model
-        self._queue_rows = metrics.queue_rows.labels(model)
-        self._dropped_rows = metrics.dropped_rows.labels(model)
+        self._watched = tuple(gauge.labels(model) for gauge in (*metrics.queues, metrics.dropped_rows))
 
-    def watch(self, queued: Callable[[], float], dropped: Callable[[], float]) -> None:
-        """Ask for the queue's state when somebody reads the metrics, not whenever it changes."""
-        self._metrics.watch(self._queue_rows, queued)
-        self._metrics.watch(self._dropped_rows, dropped)
-
-    def settle(self) -> None:
-        """Take over what was measured since the last time."""
-        self._rows.inc(self.rows)
-        self._tokens.inc(self.tokens)
-        self._padding.inc(self.padding)
-        self.rows = self.tokens = self.padding = 0
-        for tally in (self.tokenize, self.queue, self.inference, self.batch_rows, self.batch_tokens):
-            tally.settle()
+    def watch(self, *values: Callable[[], float]) -> None:
+        """Of the queue: rows, tokens, and rows dropped so far; asked when somebody reads, not whenever they change."""
+        for gauge, value in zip(self._watched, values, strict=True):
+            self._metrics.watch(gauge, value)
 
     def forget(self) -> None:
         """The model has gone: over many swaps its series would pile up."""
-        self._metrics.forget_model(self._model, self, (self._queue_rows, self._dropped_rows))
+        self._metrics.forget_model(self._model, self._watched)
 
 
 class Metrics:
@@ -159,7 +107,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._shared = SHARED in os.environ
         self._watched: dict[Gauge, Callable[[], float]] = {}
-        self._meters: list[RouteMeter | ModelMeter] = []
         if not self._shared:
             ProcessCollector(registry=self.registry)
         self._requests = self._counter("requests", "Requests by route and status.", "route", "code")
@@ -174,7 +121,10 @@ class Metrics:
         self.padding = self._counter("padding_tokens", "Tokens of batches that were only padding.", "model")
         loads = self._counter("model_loads", "Bundles that were opened or refused.", "outcome")
         self.loads_done, self.loads_refused = loads.labels("opened"), loads.labels("refused")
-        self.queue_rows = self._gauge("queue_rows", "Rows that wait for a batch.", "model")
+        self.queues = (
+            self._gauge("queue_rows", "Rows that wait for a batch.", "model"),
+            self._gauge("queue_tokens", "Tokens that wait for a batch, without padding.", "model"),
+        )
         self.dropped_rows = self._gauge("dropped_rows", "Rows never run: their callers had gone.", "model")
         self._refused = self._counter("refused", "Connections refused or cut before a route saw them.", "reason")
         rejected = self._counter("rejected", "Requests that were turned away, by reason.", "reason")
@@ -184,28 +134,14 @@ class Metrics:
         self._info = self._gauge("model_info", "1 for each open model.", "model", "role", "task", "precision")
 
     def of_route(self, route: str) -> RouteMeter:
-        meter = RouteMeter(self._requests, self.tally(self._seconds, SECONDS, route), route)
-        self._meters.append(meter)
-        return meter
+        return RouteMeter(self._requests, self._seconds, route)
 
     def of_model(self, model: str, role: str, task: str, precision: str) -> ModelMeter:
         self._info.labels(model, role, task, precision).set(1)
-        meter = ModelMeter(self, model)
-        self._meters.append(meter)
-        return meter
+        return ModelMeter(self, model)
 
-    @staticmethod
-    def tally(histogram: SummedHistogram, bounds: Sequence[float], label: str) -> Tally:
-        child = histogram.labels(label)
-        assert isinstance(child, SummedHistogram)  # `labels` gives an object of the same class
-        return Tally(child, bounds)
-
-    def forget_model(self, model: str, meter: ModelMeter, watched: Iterable[Gauge]) -> None:
+    def forget_model(self, model: str, watched: Iterable[Gauge]) -> None:
         """Drop all series of one model."""
-        if meter not in self._meters:
-            return
-        meter.settle()
-        self._meters.remove(meter)
         for gauge in watched:
             self._watched.pop(gauge, None)
             gauge.set(0)
@@ -224,9 +160,7 @@ class Metrics:
         self.watch(self._dropped_lines, dropped)
 
     def sample(self) -> None:
-        """Bring everything up to date; workers that share do so now and then, since any of them may be read."""
-        for meter in self._meters:
-            meter.settle()
+        """Ask for all watched values; workers that share do so now and then, since any of them may be read."""
         for gauge, value in list(self._watched.items()):
             gauge.set(value())
 
@@ -247,7 +181,7 @@ class Metrics:
     def _of_models(self) -> tuple[Counter | Gauge | Histogram, ...]:
         counters = (self.rows, self.tokens, self.padding)
         histograms = (self.tokenize, self.queue, self.inference, self.batch_rows, self.batch_tokens)
-        return (*counters, *histograms, self.queue_rows, self.dropped_rows, self._info)
+        return (*counters, *histograms, *self.queues, self.dropped_rows, self._info)
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, what, labels, namespace="understudy", registry=self.registry)
@@ -256,7 +190,5 @@ class Metrics:
         # "livesum": of several workers those that live, added up.
         return Gauge(name, what, labels, namespace="understudy", registry=self.registry, multiprocess_mode="livesum")
 
-    def _histogram(self, name: str, what: str, buckets: Iterable[float], *labels: str) -> SummedHistogram:
-        return SummedHistogram(
-            name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets)
-        )
+    def _histogram(self, name: str, what: str, buckets: Iterable[float], *labels: str) -> Histogram:
+        return Histogram(name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets))

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.api.gate import Access, access_of
 from service.errors import Dialect, InvalidRequest
-from service.gate import Access, access_of
 
 REF = "#/components/schemas/{model}"
 

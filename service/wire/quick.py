@@ -10,10 +10,10 @@ from collections.abc import Callable
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.call import Call, Headers, Reply
-from service.eager import Eager
-from service.errors import NotReady
-from service.exchange import Answering
+from service.api.exchange import Answering
+from service.errors import NotReady, respond
+from service.wire.call import Call, Headers, Reply
+from service.wire.eager import Eager
 
 Hot = Callable[[str, str], Answering | None]
 """Method and path -> the endpoint behind them, if they are hot."""
@@ -75,12 +75,12 @@ class Quick:
             if self.disconnected:
                 return
             self.keep_alive = False  # the time to drain is over
-            reply = self._endpoint.refuse(NotReady("the service stopped before the answer was ready"), self._call)
+            reply = self._instead(NotReady("the service stopped before the answer was ready"))
         except BaseException as error:  # a panic of Rust code is no Exception
             self.keep_alive = False
             fault = RuntimeError("a request failed outside of its endpoint")
             fault.__cause__ = error
-            reply = self._endpoint.refuse(fault, self._call)
+            reply = self._instead(fault)
         if self._flow.write_paused:  # the client has not taken the answers before this one
             await self._flow.drain()
         if self.disconnected:
@@ -92,9 +92,13 @@ class Quick:
             self._transport.close()
         self._on_response()
 
+    def _instead(self, error: Exception) -> Reply:
+        """What is said where the endpoint gave no answer; it has counted the request all the same."""
+        return respond(error, self._call.headers, self._endpoint.dialect)
+
 
 def wire(reply: Reply, defaults: Headers, keep_alive: bool) -> bytes:
     """The bytes of an answer."""
-    date = b"".join([b"%s: %s\r\n" % header for header in defaults])
+    head = b"".join([b"%s: %s\r\n" % header for header in (*defaults, *reply.all_headers())])
     end = b"\r\n" if keep_alive or CLOSE in reply.headers else b"connection: close\r\n\r\n"
-    return b"".join((STATUS_LINE[reply.status], date, reply.head(), end, reply.body))
+    return b"".join((STATUS_LINE[reply.status], head, end, reply.body))

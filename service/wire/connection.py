@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.call import Call
-from service.crowd import PARTING_S, Crowd, Observer, peer_of
-from service.cycle import Cycle, DialectOf, and_close
+from service.api.exchange import Answering
 from service.errors import OURS, Dialect, respond
-from service.exchange import Answering
-from service.heads import Head, Limits, Reason, Refusal
-from service.quick import Hot, Quick
-from service.reader import Incoming, Reader
 from service.settings import Settings
+from service.wire.call import Call
+from service.wire.crowd import PARTING_S, Crowd, Observer, peer_of
+from service.wire.cycle import Cycle, DialectOf, and_close
+from service.wire.heads import Head, Limits, Reason, Refusal
+from service.wire.quick import Hot, Quick
+from service.wire.reader import Incoming, Reader
 
 MAX_PIPELINED = 16
 """Requests of one connection that may wait for their turn; nearly all clients send one at a time."""

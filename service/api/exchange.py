@@ -11,10 +11,11 @@ from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 
+from service.api.gate import Gate, access_of
+from service.api.tensors import BINARY, NO_BINARY
 from service.batching.jobs import Answer, Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
-from service.call import JSON, REQUEST_ID, TIMEOUT, Call, Reply
 from service.catalogue import NoSuchModel
 from service.errors import (
     BodyTooLarge,
@@ -34,13 +35,12 @@ from service.errors import (
     respond,
     safe_id,
 )
-from service.gate import Gate, access_of
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
 from service.predictors import Outcome, Predictor, chars
 from service.settings import Settings
-from service.telemetry import Stages, Visit, Witness, server_timing
-from service.tensors import BINARY, NO_BINARY
+from service.telemetry.logs import Stages, Visit, Witness, server_timing
+from service.telemetry.metrics import Metrics
+from service.wire.call import JSON, REQUEST_ID, TIMEOUT, Call, Reply
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from service.settings import SettingProblem, Settings
 
 if TYPE_CHECKING:
-    from service.tracing import Trace, Tracing
+    from service.telemetry.tracing import Trace, Tracing
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -166,7 +166,7 @@ def dropped_lines() -> int:
 def open_tracing(version: str) -> "Tracing":
     """Raises SettingProblem if the packages for it are not there."""
     try:
-        from service.tracing import export_traces
+        from service.telemetry.tracing import export_traces
     except ImportError as error:
         raise SettingProblem(
             f"traces: {error.name} is not installed; install understudy[traces], or leave traces off"

@@ -9,8 +9,8 @@ from enum import Enum
 
 import httptools
 
-from service.call import Headers
-from service.heads import (
+from service.wire.call import Headers
+from service.wire.heads import (
     Head,
     Limits,
     Reason,
