@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from service.errors import HUB, OURS, respond
+from service.errors import HUB, OURS
 from service.wire.call import Call, Reply
 from service.wire.connection import Connection, guarded_protocol
 from service.wire.crowd import Crowd
@@ -204,6 +204,8 @@ def echoing(*, drain_s: int = 5, keep_alive_s: float = 75, guarded: bool = True,
 class Hot:
     """An endpoint that is asked without the way through ASGI."""
 
+    dialect = OURS
+
     async def __call__(self, call: Call) -> Reply:
         if call.path == "/hot/hang":
             try:
@@ -212,9 +214,6 @@ class Hot:
                 GONE.append(b"hot")
                 raise
         return Reply(b"hot " + call.body)
-
-    def refuse(self, error: Exception, call: Call) -> Reply:
-        return respond(error, call.headers, OURS)
 
 
 HOT: Any = Hot()

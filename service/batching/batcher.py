@@ -6,7 +6,8 @@
 - A request enters as a whole or not at all, and is answered by one future, which belongs to its job.
 - A batch that fails is run again row by row, so that a bad row fails alone.
 - A request that is cancelled or too late is dropped before it is run.
-- A worker that dies or hangs fails the rows in its hands, and another one takes its place.
+- A worker that dies or hangs fails the rows in its hands, and another one takes its place. The event loop's own runs
+  are watched by the workers, who are idle meanwhile.
 """
 
 import asyncio
@@ -213,13 +214,33 @@ class Batcher(Generic[In, Out]):
             if not self._may_run_here() or not self.next_batch(self._here):
                 self._wake.notify(self._backlog.rows)
                 return
-        batch, self._here.batch = self._here.batch, []
-        outcomes = _attempt(self._here, [entry.row for entry in batch])
+        here, batch = self._here, self._here.batch
+        outcomes = _attempt(here, [entry.row for entry in batch])
         ended = self._clock()
-        self._deliver(self._here, batch, outcomes, Finished(ended, ended - self._here.started))
+        with self._wake:
+            here.batch = []
+        if here.lost:
+            self._give_up_here(batch, outcomes)
+        self._deliver(here, batch, outcomes, Finished(ended, ended - here.started))
         if self._backlog.rows and not self._glance_due:
             self._glance_due = True
             asyncio.get_running_loop().call_soon(self._glance)
+
+    def _watch_here(self) -> None:
+        """In a worker's thread: end the event loop's own run if it hangs, since nothing else can."""
+        here = self._here
+        if here.batch and self._clock() - here.started > self._limits.run_s:
+            here.lost = True
+            here.runner.interrupt()
+
+    def _give_up_here(self, batch: list[Entry[In, Out]], outcomes: list[Out | Failure]) -> None:
+        """The event loop's own run was ended: this model's next ones are a thread's business, until they are short."""
+        logger.error("%s: a run on the event loop hung; it was ended", self._name)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                entry.job.fail(WorkerLost("the run hung"))
+        self._row_s = 10 * self._limits.here_s
+        self._here = Worker(self._new_runner())
 
     def _hire(self) -> None:
         worker: Worker[In, Out] = Worker(self._new_runner())
@@ -244,7 +265,8 @@ class Batcher(Generic[In, Out]):
                     return True
                 if self._closed:
                     return False
-                self._wake.wait()
+                if not self._wake.wait(self._limits.run_s):
+                    self._watch_here()
         return False
 
     def _deliver(
