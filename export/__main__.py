@@ -1,15 +1,19 @@
-"""`python -m export`: teach · distill · adopt · evaluate. Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle,
-130 interrupted (run the same command again to go on)."""
+"""`python -m export`: teach · distill · adopt · evaluate · calibrate · promote.
 
+Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measured is not enough and nothing changed,
+130 interrupted (run the same command again to go on).
+"""
+
+import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from export.errors import ExportError
+from export.errors import ExportError, Unmet
 from export.progress import console
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision
@@ -41,13 +45,16 @@ def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overr
 def distill(
     recipe: Recipe,
     overrides: Overrides = [],  # noqa: B006
+    transfer: Annotated[
+        list[str], typer.Option(help="more unlabelled texts, such as a service's capture.db; repeatable")
+    ] = [],  # noqa: B006
     work: Work = Path("runs"),
     models: Models = Path("models"),
 ) -> None:
     """Distil a student from its teacher and publish it as a bundle."""
     from export.recipe import DistillRecipe, read_recipe
 
-    wanted = read_recipe(DistillRecipe, recipe, overrides)
+    wanted = read_recipe(DistillRecipe, recipe, overrides).with_texts(transfer)
     from export.pipeline import Places, distill
 
     folder = distill(wanted, Places(work, models), _command())
@@ -85,6 +92,21 @@ def randomise(
 
 
 @app.command()
+def shape(
+    shape: Annotated[str, typer.Argument(help="bert-base, bert-large, or LAYERSxHIDDENxHEADSxINTERMEDIATE")],
+    like: Annotated[Path, typer.Option(help="a teacher's bundle: its tokenizer, labels and length are taken")],
+    version: Annotated[int, typer.Option(help="the bundle's version")] = 1,
+    models: Annotated[Path, typer.Option(help="where it goes; not among the models that are served")] = Path(
+        "runs/shapes"
+    ),
+) -> None:
+    """Publish a BERT of this shape with random weights, for `python -m service bench pair --shape`."""
+    from export.shape import shape_bundle
+
+    _done("random classifier", shape_bundle(shape, like, version, models, _command()))
+
+
+@app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="models/<name>/<version>")],
     data: Annotated[str, typer.Argument(help="labelled data that nothing was selected with")],
@@ -94,19 +116,111 @@ def evaluate(
     label: LabelColumn = "label",
 ) -> None:
     """Print a bundle's accuracy, macro-F1 and agreement with its teacher."""
-    from rich.table import Table
-    from rich.text import Text
-
     from export.datasets import Columns
     from export.evaluation import evaluate
 
     found = evaluate(bundle, precision, data, Columns(text, label), teacher)
-    title = Text(f"{bundle} ({precision}), {found.rows} rows of {data}")  # in a str, rich reads a path's [] as markup
-    table = Table("metric", "value", title=title)
     agreement = {} if found.agreement is None else {"agreement with the teacher": found.agreement}
-    for name, value in (found.metrics | agreement).items():
-        table.add_row(name, f"{value:.4f}")
-    console.__class__().print(table)
+    values = {name: f"{value:.4f}" for name, value in (found.metrics | agreement).items()}
+    _table(f"{bundle} ({precision}), {found.rows} rows of {data}", values)
+
+
+@app.command()
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="a student: models/<name>/<version>")],
+    teacher: Annotated[Path, typer.Option(help="its teacher's bundle")],
+    texts: Annotated[str, typer.Option(help="texts like those to come, that nothing was trained on; no labels")],
+    column: TextColumn = "text",
+    pair_column: Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")] = (
+        "text2"
+    ),
+    target: Annotated[float, typer.Option(help="agreement that accepted answers must reach")] = 0.99,
+    confidence: Annotated[float, typer.Option(help="of its lower bound, one-sided")] = 0.95,
+    into: Annotated[str, typer.Option(help="the version to publish: a number, or next")] = "next",
+    replace: Annotated[bool, typer.Option("--replace", help="change this version, which nobody serves yet")] = False,
+) -> None:
+    """Find how sure a student must be for its answer to be its teacher's; exit code 4 if it never is."""
+    from export.calibrate import Source, measure
+    from export.reissue import Into, check_target, reissue
+    from export.thresholds import Promise
+
+    promise, place = Promise(target, confidence), check_target(bundle, Into.SAME if replace else into)
+    found = measure(bundle, teacher, Source(texts, column, pair_column), promise)
+    _done("calibrated", reissue(bundle, found, place))
+
+
+@app.command()
+def promote(
+    bundle: Annotated[Path, typer.Argument(help="the new student, in a folder that is not served")],
+    against: Annotated[Path, typer.Option(help="the old one, beside which it will lie: models/<name>/<version>")],
+    teacher: Annotated[Path, typer.Option(help="their teacher's bundle")],
+    texts: Annotated[str, typer.Option(help="texts like those to come that neither was trained on; no labels")],
+    column: TextColumn = "text",
+    min_gain: Annotated[float, typer.Option(help="share of rows by which the agreement must rise at least")] = 0.0,
+    level: Annotated[float, typer.Option(help="the chance that is taken of promoting one that is no better")] = 0.05,
+    precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
+) -> None:
+    """Publish a new student if it agrees with the teacher more than the old one; exit code 4 if it does not."""
+    from export.calibrate import Source
+    from export.promote import Rule, check_place_for, compare, promote
+
+    rule, target = Rule(level, min_gain), check_place_for(bundle, against)
+    found = compare(bundle, against, teacher, Source(texts, column), precision)
+    _table(f"{bundle} against {against}, {found.rows} rows of {texts}", found.table())
+    _done("promoted", promote(bundle, target, found, rule))
+
+
+@app.command()
+def cascade(
+    bundle: Annotated[Path, typer.Argument(help="a calibrated student: models/<name>/<version>")],
+    data: Annotated[str, typer.Argument(help="data that neither training nor calibration saw")],
+    teacher: Annotated[Path, typer.Option(help="its teacher's bundle")],
+    precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="only the agreement is of interest")] = False,
+    plot: Annotated[Path | None, typer.Option(help="an SVG of the curves; needs the extra `report`")] = None,
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
+) -> None:
+    """Print what student and teacher give together at the calibrated threshold, and draw it for every other."""
+    from export.cascade import calibration_of, draw, summary
+    from export.datasets import Columns
+    from export.evaluation import answer_both
+    from service.bundle.store import read_manifest
+
+    calibration = calibration_of(read_manifest(bundle), precision)
+    answered = answer_both(bundle, precision, teacher, data, Columns(text, label), labelled=not unlabelled)
+    title = f"{bundle} ({precision}) beside {teacher}, {len(answered.student)} rows of {data}"
+    _table(title, summary(answered, calibration))
+    if plot:
+        draw(answered, calibration, title, plot)
+
+
+@app.command()
+def texts(
+    source: Annotated[str, typer.Argument(help="a file, or hub:NAME?split=…")],
+    column: TextColumn = "text",
+    sentences: Annotated[bool, typer.Option("--sentences", help="cut each document into sentences")] = False,
+    treebank: Annotated[bool, typer.Option("--treebank", help="lower-case and split words as in SST-2")] = False,
+    min_words: Annotated[int, typer.Option(min=1)] = 1,
+    max_words: Annotated[int, typer.Option(min=1)] = 64,
+    skip: Annotated[int, typer.Option(min=0, help="documents to leave out at the start")] = 0,
+    documents: Annotated[int | None, typer.Option(min=1, help="at most so many documents")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts")] = None,
+) -> None:
+    """Print a source's texts in the shape in which a recipe would take them, none twice, as JSON lines."""
+    from export.sentences import TextSource, shaped_texts
+
+    shape = {
+        "sentences": sentences,
+        "treebank": treebank,
+        "min_words": min_words,
+        "max_words": max(min_words, max_words),
+    }
+    wanted = TextSource.model_validate(
+        {"source": source, "column": column, "skip": skip, "documents": documents, "limit": limit} | shape
+    )
+    for text in dict.fromkeys(shaped_texts(wanted)):
+        typer.echo(json.dumps({"text": text}, ensure_ascii=False))
 
 
 @app.command()
@@ -117,6 +231,16 @@ def results(models: Annotated[Path, typer.Argument(help="a repository of bundles
 
     for line in results_table([read_manifest(found.folder) for found in find_bundles(models)]):
         typer.echo(line)
+
+
+def _table(title: str, values: Mapping[str, str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("metric", "value", title=Text(title))  # in a str, rich reads a path's [] as markup
+    for name, value in values.items():
+        table.add_row(name, value)
+    console.__class__().print(table)
 
 
 def _done(what: str, place: Path) -> None:
@@ -131,6 +255,8 @@ def main(run: Callable[[], None] = app) -> None:
     """Run a command; what the user can mend is one line on standard error."""
     try:
         run()
+    except Unmet as error:
+        _fail(error, 4)
     except ExportError as error:
         _fail(error, 2)
     except BundleError as error:

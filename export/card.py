@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from service.bundle.manifest import Manifest, Measured, Role, Task
+from service.bundle.manifest import UNTRAINED, Manifest, Measured, Role, Task
 
 LIMITS = {
     Role.STUDENT: (
@@ -23,6 +23,9 @@ TASKS = {
 }
 
 
+CALIBRATION = "Calibration"
+
+
 def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> str:
     """Markdown: labels, data, results, graphs, sizes, limits, command and recipe."""
     lineage = manifest.lineage
@@ -37,7 +40,8 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
             "",
             "Measured over the dev split: logits alone against logits in shuffled batches of 32.",
         ],
-        "Limits": [LIMITS[manifest.role].format(max_tokens=manifest.max_tokens)],
+        **({CALIBRATION: _calibration(manifest)} if manifest.calibration else {}),
+        "Limits": [_limits(manifest)],
         "How it was made": [
             f"    {command}",
             "",
@@ -54,6 +58,43 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
     ]
     body = [line for title, lines in parts.items() for line in ("", f"## {title}", "", *lines)]
     return "\n".join([*head, *body, ""])
+
+
+def recalibrated(card: str, manifest: Manifest) -> str:
+    """The same card for a manifest with another version and calibration; whatever else people wrote in it stays."""
+    head, _, body = card.partition("\n")
+    start, _, sections = body.partition("\n## ")
+    kept = [part for part in sections.split("\n## ") if part and not part.startswith(f"{CALIBRATION}\n")]
+    place = next((i for i, part in enumerate(kept) if part.startswith("Limits\n")), len(kept))
+    if manifest.calibration:
+        kept.insert(place, "\n".join([CALIBRATION, "", *_calibration(manifest), ""]))
+    title = (
+        f"# {manifest.name}, version {manifest.version}" if head.startswith(f"# {manifest.name}, version ") else head
+    )
+    return "\n## ".join([f"{title}\n{start}", *kept]).rstrip("\n") + "\n"
+
+
+def _calibration(manifest: Manifest) -> list[str]:
+    first = next(iter(manifest.calibration.values()))
+    return [
+        f"Against {first.teacher} on {first.rows:,} texts of {first.dataset}: of the answers whose margin reaches the",
+        f"threshold, at least {first.target:.1%} are the teacher's (one-sided Clopper-Pearson bound, confidence "
+        f"{first.confidence:g}), on texts like these.",
+        "",
+        "| graph | temperature | threshold | agreement of accepted | bound | to the teacher |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(
+            f"| {precision} | {found.temperature:.4g} | {found.threshold:g} | {found.agreement:.4f} "
+            f"| {found.bound:.4f} | {found.escalation:.1%} |"
+            for precision, found in manifest.calibration.items()
+        ),
+    ]
+
+
+def _limits(manifest: Manifest) -> str:
+    if manifest.lineage.method == UNTRAINED:
+        return "Its weights are random: the time that it takes means something, its answers do not."
+    return LIMITS[manifest.role].format(max_tokens=manifest.max_tokens)
 
 
 def _graphs(manifest: Manifest, files: Mapping[str, bytes]) -> list[str]:

@@ -1,7 +1,8 @@
 """Labelled examples and bare texts, streamed from files and from the Hugging Face hub.
 
 A *source* is a string: the path of a file (`.tsv`, `.csv`, `.jsonl` or `.txt`, each plain or `.gz`), or a hub data set,
-`hub:stanfordnlp/sst2?split=train` (`&config=…` for data sets that have several; a local folder works as a name too).
+`hub:stanfordnlp/sst2?split=train` (`&config=…` for data sets that have several; a local folder works as a name too), or
+the `.db` in which a service has captured texts (see `export.captured`), which has no labels.
 This module knows nothing of models, tokenisers or training.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 from urllib.parse import parse_qs
 
+from export import captured
 from export.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -99,8 +101,7 @@ def _text(source: str, line: int, value: object) -> str:
 
 
 def _records(source: str, needed: Iterable[str]) -> Iterator[tuple[int, Record]]:
-    stream = _hub_records(source) if source.startswith(HUB) else _file_records(Path(source))
-    for line, record in stream:
+    for line, record in _stream(source):
         for column in needed:
             if column not in record:
                 columns = ", ".join(str(name) for name in record) or "none"
@@ -108,6 +109,14 @@ def _records(source: str, needed: Iterable[str]) -> Iterator[tuple[int, Record]]
             if record[column] is None:
                 raise DataError.at(source, line, f"nothing in column {column!r}")
         yield line, record
+
+
+def _stream(source: str) -> Iterator[tuple[int, Record]]:
+    if source.startswith(HUB):
+        return _hub_records(source)
+    if Path(source).suffix.lower() == captured.SUFFIX:
+        return ((number, {"text": text}) for number, text in captured.captured_texts(Path(source)))
+    return _file_records(Path(source))
 
 
 def _file_records(path: Path) -> Iterator[tuple[int, Record]]:

@@ -2,8 +2,10 @@
 
 ExportError            the command stops with exit code 2
 ├── RecipeError        a recipe that can't be read, or names what it doesn't know
+├── OptionError        a value on the command line that can't be
 ├── DataError          a file, row or label that doesn't fit (file and line number in the message)
-└── ModelError         a teacher that can't be loaded, or doesn't fit the recipe
+├── ModelError         a teacher that can't be loaded, or doesn't fit the recipe
+└── Unmet              everything could be used, and what was measured is not enough: exit code 4, and nothing changed
 """
 
 
@@ -20,6 +22,10 @@ class RecipeError(ExportError):
     """The recipe can't be used as it stands."""
 
 
+class OptionError(ExportError):
+    """A value on the command line can't be."""
+
+
 class DataError(ExportError):
     """A file, a row or a label doesn't fit."""
 
@@ -31,3 +37,7 @@ class DataError(ExportError):
 
 class ModelError(ExportError):
     """The teacher can't be loaded or doesn't fit the recipe."""
+
+
+class Unmet(ExportError):
+    """What was measured is not what was asked for, so nothing was written."""

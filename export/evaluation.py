@@ -1,6 +1,6 @@
 """How good is it? Metrics, and the reports made of them. The one module that opens a test split (`held_out`)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score
 
-from export.datasets import Columns, Example, held_out
+from export.cascade import Answered
+from export.datasets import Columns, Example, held_out, read_texts
 from export.errors import ModelError
+from export.pair import teacher_columns
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import OpenBundle, open_bundle
 
@@ -19,7 +21,7 @@ SHUFFLES = 5
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
-R = TypeVar("R")
+R = TypeVar("R", bound=Sized)
 
 
 def accuracy(predicted: Labels, labels: Labels) -> float:
@@ -63,6 +65,24 @@ def evaluate(bundle: Path, precision: Precision, source: str, columns: Columns, 
     return report(predict(opened, examples), labels_of(examples), beside)
 
 
+def answer_both(
+    bundle: Path, precision: Precision, teacher: Path, source: str, columns: Columns, *, labelled: bool = True
+) -> Answered:
+    """Student and teacher, as served, on rows that nothing was selected with; they may lack labels.
+
+    Raises what `evaluate` raises.
+    """
+    student, beside = open_bundle(bundle, precision), open_bundle(teacher)
+    order = teacher_columns(student.manifest, beside.manifest)
+    if labelled:
+        examples = held_out(source, student.manifest.labels, columns)
+        texts, labels = [example.text for example in examples], labels_of(examples)
+    else:
+        texts, labels = list(read_texts(source, columns.text)), None
+    found = [run_by_length(each.run, each.encoder.encode(texts)) for each in (student, beside)]
+    return Answered(found[0], found[1][:, order], labels)
+
+
 def _with_labels(labels: tuple[str, ...], folder: Path) -> OpenBundle:
     teacher = open_bundle(folder)
     if teacher.manifest.labels != labels:
@@ -78,8 +98,12 @@ def labels_of(examples: Sequence[Example]) -> Labels:
 
 def predict(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
     """Logits (N, L) in the order of the examples, run in batches of similar length as a busy server does."""
-    rows = bundle.encoder.encode([example.text for example in examples])
-    return run_batches(bundle.run, rows, sorted(range(len(rows)), key=lambda i: len(rows[i])))
+    return run_by_length(bundle.run, bundle.encoder.encode([example.text for example in examples]))
+
+
+def run_by_length(run: Callable[[Sequence[R]], Logits], rows: Sequence[R]) -> Logits:
+    """Run rows in batches of similar length; logits (N, L) come back in the rows' own order."""
+    return run_batches(run, rows, sorted(range(len(rows)), key=lambda i: len(rows[i])))
 
 
 def run_batches(run: Callable[[Sequence[R]], Logits], rows: Sequence[R], order: Sequence[int]) -> Logits:

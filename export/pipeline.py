@@ -12,13 +12,15 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from export import inherit
 from export.datasets import Columns, Dataset, Example, read_labelled, read_texts
 from export.errors import DataError, ModelError, first_line
-from export.evaluation import Logits, accuracy, labels_of, report
+from export.evaluation import Labels, Logits, accuracy, labels_of, report
 from export.methods import METHODS
 from export.progress import console
 from export.publish import Reference, Trained, encoder_of, free_place, publish, versions
+from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
 from export.recipe import DistillRecipe, Section, as_toml
 from export.students import STUDENTS, Shape, count_parameters
 from export.teacher import Teacher, load_tokenizer, teacher_recipe
+from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import fast_graph, student_graph, teacher_graph
 from export.training import Judge, fit
 from export.transfer import TransferSet, collect, encode, label
@@ -38,6 +40,8 @@ class Places:
 def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     """Distil a student and publish it; returns the bundle's folder. An interrupted run goes on where it stopped.
 
+    The teacher may be a bundle: then it labels the texts as it does when it is served.
+
     Raises ExportError for input that can't be used, BundleError when the bundle doesn't prove itself.
     """
     free_place(places.models, recipe.name, recipe.version)
@@ -56,39 +60,62 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
 
 
 def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, models: Path, command: str) -> Path:
-    """Publish a Hugging Face classifier as a teacher bundle, measured on `dev`; returns the bundle's folder.
+    """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a teacher bundle, measured on `dev`.
 
-    The metrics are for one label a row: of models for other tasks, only the graph is measured, on the texts.
+    The metrics are for one label a row: of models for other tasks, only the graph is measured, on the texts. Returns
+    the bundle's folder.
     """
     free_place(models, name, version)
-    teacher = Teacher.load(folder)
-    if teacher.task is Task.SINGLE_LABEL:
-        examples = read_labelled(dev, teacher.labels, columns)
-        texts, labels = [example.text for example in examples], labels_of(examples)
+    file = graph_file(folder)
+    if file is None:
+        teacher = Teacher.load(folder)
+        texts, labels = _dev_rows(teacher.task, teacher.labels, dev, columns)
+        torch_logits = teacher.exact_logits(texts)
+        ready = _ready_graph(teacher)
     else:
-        texts, labels = list(read_texts(dev, columns.text)), None
-    if not texts:
-        raise DataError(f"{dev}: has no rows, so there is nothing to measure")
-    logits = teacher.exact_logits(texts)
+        ready, torch_logits = read_ready_graph(file, folder), None
+        texts, labels = _dev_rows(ready.task, ready.labels, dev, columns)
     trained = Trained(
         name=name,
         version=version,
         role=Role.TEACHER,
+        task=ready.task,
+        labels=ready.labels,
+        tokenizer_json=ready.tokenizer_json,
+        max_tokens=ready.max_tokens,
+        pad_id=ready.pad_id,
+        graphs={Precision.EXACT: ready.graph},
+        lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
+    )
+    return publish(trained, Reference(dev, texts, labels, torch_logits, None), models, command)
+
+
+def _ready_graph(teacher: Teacher) -> ReadyGraph:
+    return ReadyGraph(
+        graph=teacher_graph(teacher.model),
         task=teacher.task,
         labels=teacher.labels,
         tokenizer_json=teacher.tokenizer_json,
         max_tokens=teacher.max_tokens,
         pad_id=teacher.tokenizer.pad_token_id,
-        graphs={Precision.EXACT: teacher_graph(teacher.model)},
-        lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    return publish(trained, Reference(dev, texts, labels, logits, None), models, command)
 
 
-def load_teacher(recipe: DistillRecipe) -> Teacher:
+def _dev_rows(task: Task, names: tuple[str, ...], dev: str, columns: Columns) -> tuple[list[str], Labels | None]:
+    """The texts, and their labels (N,) where the metrics can use them."""
+    if task is Task.SINGLE_LABEL:
+        examples = read_labelled(dev, names, columns)
+        return [example.text for example in examples], labels_of(examples)
+    texts = list(read_texts(dev, columns.text))
+    if not texts:
+        raise DataError(f"{dev}: has no rows, so there is nothing to measure")
+    return texts, None
+
+
+def load_teacher(recipe: DistillRecipe) -> AnyTeacher:
     """Raises ModelError when the teacher has another task, other labels than the recipe or in another order, or can't
     mask."""
-    teacher = Teacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
+    teacher = open_teacher(recipe.teacher)
     if teacher.task is not Task.SINGLE_LABEL:
         raise ModelError(f"teacher {recipe.teacher.model}: does {teacher.task}; students learn single-label tasks")
     if teacher.labels != recipe.data.labels:
@@ -102,7 +129,7 @@ def load_teacher(recipe: DistillRecipe) -> Teacher:
     return teacher
 
 
-def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: Teacher) -> nn.Module:
+def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: AnyTeacher) -> nn.Module:
     """An untrained student with the embeddings that it inherits."""
     torch.manual_seed(recipe.seed)
     wanted, rng = recipe.student, np.random.default_rng(recipe.seed)
@@ -163,7 +190,7 @@ def _publish_student(
     command: str,
     student: nn.Module,
     vocabulary: Vocabulary,
-    teacher: Teacher,
+    teacher: AnyTeacher,
     data: Dataset,
     dev: Dev,
 ) -> Path:
@@ -184,8 +211,9 @@ def _publish_student(
     )
     texts, labels = [example.text for example in data.dev], labels_of(data.dev)
     beside = teacher.exact_logits(texts)
-    reference = Reference(recipe.data.dev, texts, labels, torch_logits(student, dev), beside)
-    console.log(report(reference.torch_logits, labels, beside))
+    logits = torch_logits(student, dev)
+    console.log(report(logits, labels, beside))
+    reference = Reference(recipe.data.dev, texts, labels, logits, beside, teacher.made_of)
     return publish(trained, reference, places.models, command)
 
 

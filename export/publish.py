@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from export.card import model_card
 from export.errors import RecipeError
-from export.evaluation import Labels, Logits, Wander, report, run_batches, wander
+from export.evaluation import Labels, Logits, Wander, report, run_by_length, wander
+from export.profiles import Seen
 from service.bundle.encoder import Encoder, Row
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import (
@@ -26,6 +27,7 @@ from service.bundle.manifest import (
     Manifest,
     Measured,
     Precision,
+    Profile,
     Proof,
     Role,
     Task,
@@ -69,8 +71,9 @@ class Reference:
     dataset: str
     texts: Sequence[str]
     labels: Labels | None  # (N,); none where the metrics can't use them
-    torch_logits: Logits  # (N, L)
+    torch_logits: Logits | None  # (N, L); none where the graph itself is the original
     teacher_logits: Logits | None  # (N, L); none for a teacher itself
+    teacher_made_of: str = "torch"  # or as it is served
 
 
 def publish(trained: Trained, reference: Reference, models: Path, command: str) -> Path:
@@ -91,6 +94,7 @@ def publish(trained: Trained, reference: Reference, models: Path, command: str) 
         graphs={precision: _declared(precision, of, reference) for precision, of in measured.items()},
         files=digests(files),
         lineage=trained.lineage,
+        profile=_profiles(trained, measured, reference),
         results=() if reference.labels is None else _results(trained.role, measured, reference, reference.labels),
         proof=_proof(trained),
     )
@@ -123,6 +127,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Measurement:
+    rows: Sequence[Row]  # dev, as the graph reads it
     wander: Wander
     batched: Logits  # (N, L), in batches of similar length
 
@@ -130,19 +135,31 @@ class _Measurement:
 def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measurement:
     encoder, session = _encoder(trained), open_graph(graph)
     rows = encoder.encode(reference.texts)
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
 
     def run(batch: Sequence[Row]) -> Logits:
         return session.run(encoder.collate(batch))
 
-    return _Measurement(wander(run, rows, trained.task), run_batches(run, rows, by_length))
+    return _Measurement(rows, wander(run, rows, trained.task), run_by_length(run, rows))
+
+
+def _profiles(
+    trained: Trained, measured: Mapping[Precision, _Measurement], reference: Reference
+) -> dict[Precision, Profile]:
+    """What dev looked like to each graph of a student, whose later traffic is held against it."""
+    if trained.role is not Role.STUDENT or trained.task is not Task.SINGLE_LABEL:
+        return {}
+    unknown_id = _encoder(trained).unknown_id
+    return {
+        precision: Seen(reference.dataset, of.rows, unknown_id).profile(of.batched, 1.0, reference.teacher_logits)
+        for precision, of in measured.items()
+    }
 
 
 def _declared(precision: Precision, measured: _Measurement, reference: Reference) -> Graph:
-    moved = measured.wander.largest
+    moved, original = measured.wander.largest, reference.torch_logits
     return Graph(
         file=FILES[precision],
-        parity=float(np.abs(measured.wander.alone - reference.torch_logits).max()),
+        parity=0.0 if original is None else float(np.abs(measured.wander.alone - original).max()),
         wander=moved,
         flips=measured.wander.flips,
         # another processor adds up in another order; an int8 graph may besides round differently
@@ -154,9 +171,10 @@ def _results(
     role: Role, measured: Mapping[Precision, _Measurement], reference: Reference, labels: Labels
 ) -> tuple[Measured, ...]:
     answers = {f"{role}, {precision}": of.batched for precision, of in measured.items()}
-    answers = {f"{role}, torch": reference.torch_logits} | answers
+    if reference.torch_logits is not None:
+        answers = {f"{role}, torch": reference.torch_logits} | answers
     if reference.teacher_logits is not None:
-        answers = {"its teacher, torch": reference.teacher_logits} | answers
+        answers = {f"its teacher, {reference.teacher_made_of}": reference.teacher_logits} | answers
     return tuple(row for what, logits in answers.items() for row in _rows(what, logits, reference, labels))
 
 

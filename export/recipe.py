@@ -5,7 +5,7 @@
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -57,7 +57,7 @@ class Data(Section):
 
 
 class TeacherSource(Section):
-    """Which BERT: a hub id or a local folder."""
+    """Which BERT: a hub id or a local folder; or a teacher's bundle, which keeps to its own limit of tokens."""
 
     model: str
     max_tokens: Positive = 128
@@ -166,6 +166,12 @@ class DistillRecipe(Section):
     student: Student
     objective: Objective = Objective()
     training: Distillation
+
+    def with_texts(self, sources: Sequence[str]) -> Self:
+        """The same with more unlabelled texts, taken as they are, whatever their lengths."""
+        more = tuple(TextSource(source=source, max_words=10**6) for source in sources)
+        transfer = self.transfer.model_copy(update={"texts": (*self.transfer.texts, *more)})
+        return self.model_copy(update={"transfer": transfer})
 
 
 def read_recipe(kind: type[R], path: Path, overrides: Iterable[str] = ()) -> R:

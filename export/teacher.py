@@ -291,8 +291,25 @@ def _check_limit(config: Any, source: str, max_tokens: int) -> None:
         raise ModelError(f"teacher {source}: reads at most {limit} tokens; set teacher.max_tokens = {limit} or less")
 
 
+def task_of(config: Any) -> Task:
+    """What a classifier's logits mean, as transformers' own text-classification pipeline reads its configuration."""
+    if config.problem_type == "regression":
+        return Task.REGRESSION
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return Task.MULTI_LABEL
+    return Task.SINGLE_LABEL
+
+
+def plain_tokenizer_json(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The tokenizer without padding and truncation, which each call of it leaves set."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
+
+
 class Teacher:
     """A fine-tuned classifier that is only asked, never changed."""
+
+    made_of = "torch"
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -320,18 +337,13 @@ class Teacher:
 
     @property
     def task(self) -> Task:
-        """What its logits mean, as transformers' own text-classification pipeline reads the configuration."""
-        if self.model.config.problem_type == "regression":
-            return Task.REGRESSION
-        if self.model.config.problem_type == "multi_label_classification" or self.model.config.num_labels == 1:
-            return Task.MULTI_LABEL
-        return Task.SINGLE_LABEL
+        """What its logits mean."""
+        return task_of(self.model.config)
 
     @property
     def tokenizer_json(self) -> str:
-        """The tokenizer without padding and truncation, which each call of it leaves set."""
-        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
+        """Its tokenizer.json."""
+        return plain_tokenizer_json(self.tokenizer)
 
     @property
     def embeddings(self) -> NDArray[np.float32]:

@@ -18,9 +18,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
+from export.errors import ModelError
 from export.students import BiLSTM
 from service.bundle.manifest import OUTPUT, STUDENT_INPUTS, TEACHER_INPUTS
 
@@ -57,6 +59,23 @@ def teacher_graph(model: nn.Module) -> bytes:
     _store_as_int8(proto)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def embedding_table(graph: bytes) -> Array:
+    """The table (V, H) out of which a teacher's token ids choose rows, also where it is stored as int8.
+
+    Raises ModelError for a graph without one.
+    """
+    proto = onnx.load_from_string(graph)
+    chosen = next((n for n in proto.graph.node if n.op_type == "Gather" and n.input[1] == TEACHER_INPUTS[0]), None)
+    if chosen is None:
+        raise ModelError("the teacher's graph has no table of embeddings; set student.embeddings = 'random'")
+    proto.graph.ClearField("output")
+    proto.graph.output.append(helper.make_tensor_value_info(chosen.input[0], TensorProto.FLOAT, None))
+    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    one = np.ones((1, 1), dtype=np.int64)
+    table: Array = session.run(None, {node.name: one for node in session.get_inputs()})[0]
+    return table
 
 
 def int8_rows(table: Array, axis: int) -> tuple[NDArray[np.int8], Array]:

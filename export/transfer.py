@@ -22,7 +22,7 @@ from export.objectives import UNLABELLED
 from export.progress import progress_bar
 from export.recipe import Transfer
 from export.sentences import shaped_texts
-from export.teacher import Teacher
+from export.teachers import AnyTeacher
 from service.bundle.encoder import Encoder
 
 SHARD = 4096
@@ -87,7 +87,7 @@ def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTe
     return TransferTexts(groups, labels)
 
 
-def label(teacher: Teacher, groups: Sequence[Sequence[str]], cache: Path) -> NDArray[np.float32]:
+def label(teacher: AnyTeacher, groups: Sequence[Sequence[str]], cache: Path) -> NDArray[np.float32]:
     """The teacher's logits (N, L) group after group, from the cache where they are there already."""
     cache.mkdir(parents=True, exist_ok=True)
     identity = teacher.digest()
@@ -122,7 +122,7 @@ def length_batches(lengths: NDArray[np.int64], batch_size: int, rng: Generator) 
         yield batches[i]
 
 
-def _shard_logits(teacher: Teacher, texts: Sequence[str], file: Path) -> NDArray[np.float32]:
+def _shard_logits(teacher: AnyTeacher, texts: Sequence[str], file: Path) -> NDArray[np.float32]:
     if file.exists():
         stored: NDArray[np.float32] = np.load(file, allow_pickle=False)
         return stored

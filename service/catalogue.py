@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from service.bundle.errors import BundleError, MissingFile, UnexpectedFile
 from service.bundle.manifest import Manifest, Role
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.bundle.store import BundlePath, check_place, find_bundles, read_manifest
+from service.oversight.pairs import Pair, find_pair, obstacle
 from service.predictors import Predictor
 from service.processes.cores import cores
-from service.settings import Settings
+from service.processes.priority import giving_way
+from service.settings import SettingProblem, Settings
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger("understudy")
@@ -47,7 +50,10 @@ class Change:
 class Shelf:
     """The predictors of one moment. Never changed, so a request sees one state however the catalogue moves on."""
 
-    def __init__(self, predictors: Iterable[Predictor], default: str) -> None:
+    def __init__(self, predictors: Iterable[Predictor], default: str, teacher: str | None = None) -> None:
+        """`teacher` is preferred to others where it fits."""
+        self._teacher = teacher
+        self._pairs: dict[str, Pair | None] = {}
         self.predictors = tuple(sorted(predictors, key=_order))
         # The newest version of a name comes last, and so is what the name alone means.
         self._by_name = {predictor.manifest.name: predictor for predictor in self.predictors}
@@ -64,6 +70,14 @@ class Shelf:
         except KeyError:
             raise NoSuchModel(f"no such model; there are {', '.join(sorted(self._by_name))}") from None
 
+    def pair_of(self, student: Predictor) -> Pair | None:
+        """Its teacher here, also of one that has left; None where none fits."""
+        try:
+            return self._pairs[student.name]
+        except KeyError:
+            pair = self._pairs[student.name] = find_pair(student, self.predictors, self._teacher)
+            return pair
+
     def of(self, name: str) -> list[Predictor]:
         """All served versions of a model, the newest last."""
         return [predictor for predictor in self.predictors if predictor.manifest.name == name]
@@ -72,15 +86,16 @@ class Shelf:
 class Catalogue:
     """The shelf of now, and the folder that it follows. It is built in any thread, then belongs to one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, unloaded: Iterable[str] = ()) -> None:
+        """`unloaded` are left alone until they are loaded."""
         self._settings = settings
         self._metrics = metrics
         self._changing = asyncio.Lock()
-        self._unloaded: set[str] = set()
+        self._unloaded = set(unloaded)
         self._refused: dict[Path, _Fingerprint] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._said = ""
-        places = _by_name(find_bundles(settings.models))
+        places = _by_name(place for place in find_bundles(settings.models) if place.name not in self._unloaded)
         manifests = [_newest_manifest(found) for found in places.values()]
         self._default = choose_default(settings, manifests)
         found = self._open_newest(places, {}, again=True)
@@ -88,7 +103,9 @@ class Catalogue:
             if versions.problem is not None and not versions.predictors:
                 raise versions.problem
         _log_refusals(found.values())
-        self.shelf = Shelf(chain.from_iterable(versions.predictors for versions in found.values()), self._default)
+        opened = chain.from_iterable(versions.predictors for versions in found.values())
+        self.shelf = Shelf(opened, self._default, settings.teacher)
+        self._require_teachers()
 
     @property
     def predictors(self) -> tuple[Predictor, ...]:
@@ -114,20 +131,30 @@ class Catalogue:
         async with self._changing:
             return await self._follow()
 
-    async def load(self, name: str) -> Change:
-        """Serve the newest version of a model, also after `unload`. Raises NoSuchModel; see `Change.refused`."""
+    async def load(self, name: str, elsewhere: bool = False) -> Change:
+        """Serve the newest version of a model, also after `unload`. Raises NoSuchModel; see `Change.refused`.
+
+        `elsewhere`: another worker serves it now, so it is followed here whatever comes of this try.
+        """
         async with self._changing:
+            unloaded = name in self._unloaded
             self._unloaded.discard(name)
             change = await self._follow(only=name)
-            if not self.shelf.of(name) and not change.refused:
-                raise NoSuchModel("no bundle of that name lies in the folder of models")
+            if not self.shelf.of(name):
+                if unloaded and not elsewhere:
+                    self._unloaded.add(name)
+                if not change.refused:
+                    raise NoSuchModel("no bundle of that name lies in the folder of models")
             return change
 
-    async def unload(self, name: str) -> Change:
-        """Stop serving a model until it is loaded again. Raises NoSuchModel or StillNeeded."""
+    async def unload(self, name: str, elsewhere: bool = False) -> Change:
+        """Stop serving a model until it is loaded again. Raises NoSuchModel or StillNeeded.
+
+        `elsewhere`: another worker served it, so it is kept away from here too, even if it had not come yet.
+        """
         async with self._changing:
             leaving = self.shelf.of(name)
-            if not leaving:
+            if not leaving and not elsewhere:
                 raise NoSuchModel("no model of that name is served")
             if self.default in leaving:
                 raise StillNeeded(f"{name} answers when no model is named; start with another --default to unload it")
@@ -159,7 +186,7 @@ class Catalogue:
 
     def _put(self, predictors: Sequence[Predictor], refused: tuple[str, ...] = ()) -> Change:
         """The swap: one assignment. What leaves answers what it had taken, then closes."""
-        before, self.shelf = self.shelf, Shelf(predictors, self._default)
+        before, self.shelf = self.shelf, Shelf(predictors, self._default, self._settings.teacher)
         opened = [predictor for predictor in predictors if predictor not in before.predictors]
         retired = [predictor for predictor in before.predictors if predictor not in predictors]
         for predictor in retired:
@@ -169,6 +196,7 @@ class Catalogue:
         change = Change(_names(opened), _names(retired), refused)
         if opened or retired:
             logger.warning("now serving %s", ", ".join(_names(self.predictors)))
+            self._tell_of_obstacles()
         return change
 
     async def _retire(self, predictor: Predictor) -> None:
@@ -206,8 +234,11 @@ class Catalogue:
 
     def _open(self, place: BundlePath) -> Predictor:
         seen = _fingerprint(place.folder)  # before: a file that comes while we read makes it worth another try
+        open_it = partial(open_place, place, self._settings)
         try:
-            bundle = open_place(place, self._settings)
+            # The threads that run a teacher start with its session, and are as nice as the thread that opens it.
+            teacher = _manifest(place).role is Role.TEACHER
+            bundle = giving_way(self._settings.teacher_nice, open_it) if teacher else open_it()
         except (BundleError, OSError):
             self._refused[place.folder] = seen
             self._metrics.loads_refused.inc()
@@ -215,6 +246,27 @@ class Catalogue:
         self._refused.pop(place.folder, None)
         self._metrics.loads_done.inc()
         return Predictor(bundle, self._settings, self._metrics)
+
+    def _require_teachers(self) -> None:
+        """At the start what the settings ask for must be there; later, versions come and go. Raises SettingProblem."""
+        settings, default = self._settings, self.shelf.default
+        if settings.teacher is not None:
+            teachers = [each for each in self.predictors if each.manifest.role is Role.TEACHER]
+            if not any(settings.teacher in (each.name, each.manifest.name) for each in teachers):
+                there = ", ".join(_names(teachers)) or "none"
+                raise SettingProblem(f"teacher: no teacher {settings.teacher} is served; there is {there}")
+        problem = self._obstacle(default)
+        if problem is not None:
+            raise SettingProblem(f"strategy {settings.strategy}: {problem}")
+        self._tell_of_obstacles()
+
+    def _obstacle(self, model: Predictor) -> str | None:
+        settings = self._settings
+        return obstacle(model, self.shelf.pair_of(model), settings.strategy, settings.cascade_threshold)
+
+    def _tell_of_obstacles(self) -> None:
+        for problem in filter(None, map(self._obstacle, self.predictors)):
+            logger.warning("strategy %s: %s", self._settings.strategy, problem)
 
 
 def _give_memory_back() -> None:

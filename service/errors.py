@@ -6,12 +6,14 @@
     ├── Unauthorized           401  no key, or one that is not known
     ├── Forbidden              403  the key may not ask this
     ├── UnknownModel           404  no model of that name is served
+    ├── NoTeacher              404  the student has no teacher here
     ├── BodyTooLarge           413  more bytes than max_body_bytes
     ├── WrongMediaType         415  something other than JSON
     ├── InvalidRequest         422  JSON, but not what the route takes
     ├── ClientGone             499  nobody is left to be answered
     ├── InferenceFailed        500  the model failed on a row of this request
     ├── TooBusy                429  the queue has no room; nothing of the request was run
+    ├── ChangeIncomplete       503  the models have changed, but not in all workers
     ├── NotReady               503  loading, draining, or a worker is dead: try another replica
     └── DeadlineExceeded       504  the request's time was over before its answer was ready
 
@@ -23,8 +25,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from random import getrandbits
 from types import MappingProxyType
-from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -114,6 +116,12 @@ class UnknownModel(ServiceError):
     status, title = 404, "Unknown model"
 
 
+class NoTeacher(ServiceError):
+    """The student has no teacher here."""
+
+    status, title = 404, "No teacher"
+
+
 class BodyTooLarge(ServiceError):
     """More bytes than `max_body_bytes`. The rest is not read, so the connection cannot be used again."""
 
@@ -163,6 +171,12 @@ class InferenceFailed(ServiceError):
     """The model failed on a row of this request."""
 
     status, title = 500, "Inference failed"
+
+
+class ChangeIncomplete(ServiceError):
+    """The models have changed, but not in all workers."""
+
+    status, title = 503, "Change incomplete"
 
 
 class NotReady(ServiceError):
@@ -219,7 +233,7 @@ OIP = Dialect(native, JSON, NativeError, invalid=400)
 
 def respond(error: Exception, headers: Headers, dialect: Dialect) -> Reply:
     """Any error -> its answer. A surprise is logged with its trace and answered without."""
-    request_id = given_id(headers) or uuid4().hex
+    request_id = given_id(headers) or f"{getrandbits(128):032x}"  # not secret, so it need not cost a system call
     if isinstance(error, ServiceError):
         known = error
         if known.status == InferenceFailed.status:

@@ -19,11 +19,19 @@ from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Role
 from service.bundle.runtime import OpenBundle, RunHandle
+from service.oversight.budget import Pace
+from service.processes.priority import give_way
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, ModelMeter
 
 INLINE_CHARS = 1000
 """Longest single text that is tokenised on the event loop: handing it to a thread would take longer."""
+
+MODEL_DIGEST = b"x-model-digest"
+TEACHER_DIGEST = b"x-teacher-digest"  # where the teacher answered in a student's place
+SERVED_BY = b"x-served-by"  # student, teacher or both, where a strategy is asked for or set
+SHOWN_DIGITS = 12
+"""Of a bundle's seal, in each answer: enough to tell any two of one's bundles apart."""
 
 RowScores = list[float]
 
@@ -41,6 +49,7 @@ class Pending(NamedTuple):
     future: "asyncio.Future[Answer[Outcome]]"
     tokens: int
     tokenize_s: float
+    rows: list[Row]  # as the model reads them
 
 
 class Predictor:
@@ -51,18 +60,26 @@ class Predictor:
         self.manifest = manifest = bundle.manifest
         self.name = f"{manifest.name}@{manifest.version}"
         self.name_json = json.dumps(self.name)
+        self.digest = (MODEL_DIGEST, manifest.seal[:SHOWN_DIGITS].encode())  # a header of each of its answers
         self.labels_json = tuple(json.dumps(label) for label in manifest.labels)
-        self._meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision)
-        workers = settings.student_workers if manifest.role is Role.STUDENT else 1
+        self.meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision)
+        self.pace = Pace()
+        student = manifest.role is Role.STUDENT
+        prepare = None if student else partial(give_way, settings.teacher_nice)
         # Not a method of ours: a cycle would keep a retired model in memory until Python's collector comes by, and
         # that is seldom, or never for the models of the start; see `worker`.
-        observe = partial(_observe, self._meter)
+        observe = partial(_observe, self.meter) if student else partial(_observe_teacher, self.meter, self.pace)
         self._batcher: Batcher[Row, Outcome] = Batcher(
-            partial(_Runner, bundle), limits(settings), workers=workers, name=self.name, observe=observe
+            partial(_Runner, bundle),
+            limits(settings, manifest.role),
+            workers=settings.student_workers if student else 1,
+            name=self.name,
+            observe=observe,
+            prepare=prepare,
         )
         batcher = self._batcher
-        self._meter.watch(lambda: self.queued_rows, lambda: batcher.queued_tokens, lambda: batcher.dropped_rows)
-        self._tokenizer = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{self.name}-tokenizer")
+        self.meter.watch(lambda: self.queued_rows, lambda: batcher.queued_tokens, lambda: batcher.dropped_rows)
+        self._tokenizer = ThreadPoolExecutor(1, f"{self.name}-tokenizer", prepare)
         self._tokenizing = 0
 
     @property
@@ -74,6 +91,16 @@ class Predictor:
     def queued_rows(self) -> int:
         """Texts that wait to be tokenised or to be run."""
         return self._tokenizing + self._batcher.queued_rows
+
+    @property
+    def idle(self) -> bool:
+        """Has nobody asked it for anything that is not answered?"""
+        return not self._tokenizing and self._batcher.idle
+
+    @property
+    def backlog_s(self) -> float:
+        """How long a teacher will run what waits for it now, as far as that is known."""
+        return self._batcher.queued_tokens * self.pace.token_s
 
     async def admit(
         self, texts: Sequence[Text], deadline: float = NEVER, client: str | None = None, truncate: bool = True
@@ -89,11 +116,11 @@ class Predictor:
         else:
             rows = await self._encode_aside(texts, client, truncate)
         elapsed = perf_counter() - started
-        return Pending(self._batcher.submit(rows, deadline, client), sum(map(len, rows)), elapsed)
+        return Pending(self._batcher.submit(rows, deadline, client), sum(map(len, rows)), elapsed, rows)
 
     def record(self, pending: Pending, answer: Answer[Outcome]) -> None:
         """Count an answered request."""
-        meter = self._meter
+        meter = self.meter
         meter.rows.inc(len(answer.results))
         meter.tokens.inc(pending.tokens)
         meter.tokenize.observe(pending.tokenize_s)
@@ -106,7 +133,7 @@ class Predictor:
             await asyncio.sleep(0.002)
         await self._batcher.close(deadline - perf_counter())
         self._tokenizer.shutdown(wait=False, cancel_futures=True)
-        self._meter.forget()
+        self.meter.forget()
 
     async def _encode_aside(self, texts: Sequence[Text], client: str | None, truncate: bool) -> list[Row]:
         """Many or long texts would hold up everyone else on the event loop."""
@@ -125,6 +152,11 @@ def _observe(meter: ModelMeter, run: BatchRun) -> None:
     meter.batch_rows.observe(run.rows)
     meter.batch_tokens.observe(run.tokens)
     meter.padding.inc(run.tokens - run.filled)
+
+
+def _observe_teacher(meter: ModelMeter, pace: Pace, run: BatchRun) -> None:
+    pace.learn(run.filled, run.seconds)
+    _observe(meter, run)
 
 
 class _Runner:
@@ -151,7 +183,7 @@ def chars(text: Text) -> int:
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
 
 
-def limits(settings: Settings) -> Limits:
+def limits(settings: Settings, role: Role = Role.STUDENT) -> Limits:
     """What the settings say of batches and queues."""
     return Limits(
         rows=settings.max_batch_rows,
@@ -160,5 +192,5 @@ def limits(settings: Settings) -> Limits:
         queued_tokens=settings.max_queue_tokens,
         queued_of_one=max(1, round(settings.max_queue_rows * settings.max_client_share)),
         run_s=settings.max_run_seconds,
-        here_s=settings.inline_ms / 1000,
+        here_s=settings.inline_ms / 1000 if role is Role.STUDENT else 0,  # the event loop gives way to nobody
     )

@@ -21,6 +21,7 @@ from pydantic import (
 
 from service.bundle.devices import Device
 from service.bundle.manifest import Precision
+from service.oversight.strategy import Strategy, WhenBusy
 
 PREFIX = "UNDERSTUDY_"
 
@@ -52,6 +53,8 @@ class Group(Enum):
     LISTENING = "Listening"
     MODELS = "Models"
     ENGINE = "Engine"
+    PAIR = "Student and teacher"
+    CAPTURE = "Texts to learn from"
     QUEUE = "Batches and queue"
     REQUESTS = "Requests"
     CONNECTIONS = "Connections"
@@ -102,6 +105,66 @@ class Settings(BaseModel):
     teacher_threads: Annotated[Threads | None, Group.ENGINE] = Field(
         None,
         description="Threads inside one run of a teacher; unset: a worker's share of the cores that the quota leaves.",
+    )
+    teacher: Annotated[str | None, Group.PAIR] = Field(
+        None, description="Teacher of every student that it fits; unset: the one in the student's calibration, or any."
+    )
+    strategy: Annotated[Strategy, Group.PAIR] = Field(
+        Strategy.STUDENT,
+        description="Who answers: cascade asks the teacher where the student is unsure; /v1/classify may name another.",
+    )
+    cascade_threshold: Annotated[float | None, Group.PAIR] = Field(
+        None, ge=0, le=1, description="Margin from which on a student is sure; unset: as its calibration found."
+    )
+    escalation_budget: Annotated[float, Group.PAIR] = Field(
+        0.5, ge=0, le=1, description="Share of time that a worker's teachers may run for unsure students; 1: no limit."
+    )
+    escalation_seconds: Annotated[Patience, Group.PAIR] = Field(
+        1.0, description="Longest wait of an unsure student for its teacher; then its own answer goes out."
+    )
+    when_teacher_busy: Annotated[WhenBusy, Group.PAIR] = Field(
+        WhenBusy.DEGRADE,
+        description="degrade: the unsure student's answer goes out, and says so; refuse: the request gets 429 or 503.",
+    )
+    teacher_nice: Annotated[int, Group.PAIR] = Field(
+        19,
+        ge=0,
+        le=19,
+        description="By how much teachers give way to students on a core; 0: not at all, 10: a tenth is theirs. Linux.",
+    )
+    watch_share: Annotated[float, Group.PAIR] = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Share of a student's answers that its teacher re-scores when it has nothing else to do; 0: none.",
+    )
+    watch_queue: Annotated[Rows, Group.PAIR] = Field(
+        256, description="Sampled answers that may wait for an idle teacher; what finds no room is dropped and counted."
+    )
+    watch_window: Annotated[Rows, Group.PAIR] = Field(
+        1000, description="Re-scored answers that count as lately: fewer notice a change sooner, more are surer of it."
+    )
+    drift: Annotated[bool, Group.PAIR] = Field(
+        True, description="Hold all of a student's texts against the profile in its bundle; some 2 µs a text."
+    )
+    capture: Annotated[Path | None, Group.CAPTURE] = Field(
+        None, description="SQLite file that keeps some texts, to learn from later; unset: no text is ever kept."
+    )
+    capture_share: Annotated[float, Group.CAPTURE] = Field(
+        0.02, ge=0, le=1, description="Share of texts that are kept whatever was answered: a fair sample of them."
+    )
+    capture_margin: Annotated[float, Group.CAPTURE] = Field(
+        0, ge=0, le=1, description="Texts with a smaller margin are all kept: there is most to learn from them."
+    )
+    capture_mb: Annotated[int, Group.CAPTURE] = Field(
+        64, ge=1, le=2**20, description="Most MiB that the file and its log take; the oldest texts make room."
+    )
+    capture_days: Annotated[float, Group.CAPTURE] = Field(
+        30, gt=0, le=36500, description="Texts are kept for so long; your privacy rules may ask for less."
+    )
+    capture_redact: Annotated[Listed, Group.CAPTURE] = Field(
+        None,
+        description="What to take out before a text is kept: emails, numbers, urls, or your own as module:function.",
     )
     max_batch_rows: Annotated[Rows, Group.QUEUE] = Field(
         32, description="Most rows in a batch; more help wide machines, fewer keep lengths alike."
@@ -220,6 +283,9 @@ class Settings(BaseModel):
     )
     cors_origins: Annotated[Listed, Group.ACCESS] = Field(
         None, description="Web pages that may ask from a browser, as https://a.example,https://b.example; * lets all."
+    )
+    playground: Annotated[bool, Group.ACCESS] = Field(
+        True, description="Serve the playground at /; the page is open to all, whatever it asks needs a key as ever."
     )
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"], Group.OBSERVING] = Field(
         "warning", description="Least severe log line that is written; no level ever writes texts."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tests.audit import Audit
 
 if TYPE_CHECKING:
-    from service.processes.parent import Said
+    from service.processes.line import Line, Said
 
 REPORT, SCRATCH, PLANT = PLACES = ("AUDIT_REPORT", "AUDIT_SCRATCH", "AUDIT_PLANT")
 
@@ -35,13 +35,13 @@ def witness() -> None:
 
     live, within_limits = worker.live, exchange._within_limits
 
-    def witnessed(settings: Any, door: Any, tell: "Callable[[Said], None]", name: str | None = None) -> int:
+    def witnessed(settings: Any, door: Any, tell: "Callable[[Said], None]", line: "Line | None" = None) -> int:
         def tells(said: "Said") -> None:
             if said.ready is not None:
                 audit.arm()
             tell(said)
 
-        return live(settings, door, tells, name)
+        return live(settings, door, tells, line)
 
     def faulty(settings: Any, ask: Any) -> Any:
         exec("pass")

@@ -191,12 +191,14 @@ def everything() -> Iterator[Sent]:
         TEXT.encode(),
         json.dumps({"input": TEXT, "inputs": TEXT, TEXT: TEXT}).encode(),
         json.dumps({"input": TEXT, "model": MODEL}).encode(),
+        json.dumps({"input": TEXT, "strategy": "cascade"}).encode(),
+        json.dumps({"input": TEXT, "student": MODEL, "teacher": MODEL, "strategy": TEXT}).encode(),
         json.dumps({"input": TEXT, "top_k": TEXT, "truncate": TEXT, "version": MODEL}).encode(),
         json.dumps({"inputs": TEXT, "parameters": {"function_to_apply": TEXT, "top_k": TEXT}}).encode(),
         json.dumps({"inputs": [{"name": TEXT, "shape": [1], "datatype": "BYTES", "data": [TEXT]}]}).encode(),
         json.dumps({"inputs": [{"name": TEXT, "shape": TEXT, "datatype": TEXT, "data": {TEXT: 1}}], "id": 5}).encode(),
     ]
-    for path in ("/v1/classify", "/predict", "/", "/v2/models/toy/infer", f"/v2/models/{MODEL}/infer"):
+    for path in ("/v1/classify", "/v1/compare", "/predict", "/", "/v2/models/toy/infer", f"/v2/models/{MODEL}/infer"):
         yield from (Sent(path, body) for body in bodies)
         yield from (
             Sent(path, bodies[0], media_type=kind) for kind in ("text/plain", f"x/{TEXT}", "application/x+json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from service.bundle.manifest import Role
 from tests import toy
 
 if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
+    from tests.browsing import Page
     from tests.workshop import Distilled, Shop
 
 # The same examples in every run, however slow the machine is.
@@ -47,6 +49,15 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("zoo")
     toy.publish_zoo(models)
     return models
+
+
+@pytest.fixture(scope="session")
+def page() -> Iterator[Page]:
+    """A browser, for tests that are marked as `tests.browsing.NEEDED`."""
+    from tests.browsing import browsing
+
+    with browsing() as opened:
+        yield opened
 
 
 @pytest.fixture

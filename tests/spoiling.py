@@ -5,17 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service.bundle.seal import sealed
 from service.bundle.store import digests
 
 Change = Callable[[dict[str, Any]], object]
 
 
-def edit(folder: Path, change: Change) -> None:
-    """Change the manifest."""
+def edit(folder: Path, change: Change, *, reseal: bool = True) -> None:
+    """Change the manifest; sealed again, so that only a later check can object."""
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    changed = json.dumps(manifest)
+    path.write_text(sealed(changed) if reseal else changed)
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:

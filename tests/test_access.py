@@ -15,6 +15,7 @@ from starlette.routing import Match, Route
 from service.api.gate import Access, access_of
 from service.app import create_app
 from service.settings import Settings
+from service.web.files import PATHS as PATHS_OF_THE_PAGE
 from tests.access import ADMIN, BAD, CALLERS, KEY, METHODS, expected, guarded, outcomes, routes, table
 from tests.running import PATIENCE_S, Running, serving
 
@@ -55,8 +56,9 @@ def test_the_table_has_every_route_of_the_openapi_document(tmp_path: Path) -> No
         for path, methods in document["paths"].items()
         for method in methods
     }
-    assert documented - set(routes()) == set()
-    assert set(routes()) - documented == set()
+    files = {("GET", path) for path in PATHS_OF_THE_PAGE}
+    assert (documented | files) - set(routes()) == set()
+    assert set(routes()) - (documented | files) == set()
 
 
 @pytest.mark.parametrize("trick", [*TRICKS, "{}\n", "{} ", "{}\x00", "http://x{}"])

@@ -97,7 +97,16 @@ def test_what_is_allowed_is_not(tmp_path: Path) -> None:
 def visit(client: httpx2.Client, key: str) -> None:
     """Everything once."""
     client.headers["authorization"] = f"Bearer {key}"
-    paths = ["/livez", "/readyz", "/metrics", "/v1/models", "/v2", "/v2/models/toy", "/v2/models/toy/ready"]
+    paths = [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/toy/oversight",
+        "/v2",
+        "/v2/models/toy",
+        "/v2/models/toy/ready",
+    ]
     for path in [*paths, "/docs", "/openapi.json", "/nowhere", "/v2/health/ready", "/v2/health/live"]:
         client.get(path)
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good"]}
@@ -145,6 +154,19 @@ def test_serving_does_none_of_it(tmp_path: Path) -> None:
         assert report.read_text() == ""
     # What C code leaves, such as the files of ONNX Runtime's own telemetry, no audit would hear of.
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_with_texts_being_kept_it_writes_their_file_alone(tmp_path: Path) -> None:
+    models, kept = published(tmp_path / "models"), tmp_path / "scratch" / "texts.db"
+    flags = ("--default", "toy", "--capture", str(kept), "--capture-share", "1", "--watch-share", "1")
+    with audited(models, tmp_path, *flags) as (running, report):
+        with running.client() as client:
+            visit(client, KEY)
+            time.sleep(0.5)  # so that some are written, some re-scored
+            visit(client, KEY)
+        assert running.stop() == 0
+        assert report.read_text() == ""
+    assert list((tmp_path / "scratch").iterdir()) == [kept]
 
 
 def test_nor_do_workers(tmp_path: Path) -> None:

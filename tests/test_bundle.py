@@ -125,7 +125,7 @@ def test_a_manifest_that_is_none_is_refused(student: Path, content: str) -> None
         (lambda m: m.update(texts=True), "texts"),
         (lambda m: m.update(texts=2), "inputs of a student for pairs"),
         (lambda m: m["proof"]["texts"].__setitem__(1, ["good", "bad"]), "proof must be of single texts"),
-        (lambda m: m.update({"a\nb": 1}), "a b"),
+        (lambda m: m.update({"/root/a\nb": 1}), "json: …: Extra"),
         (lambda m: m.update(max_tokens="48"), "max_tokens"),
         (lambda m: m.update(max_tokens=0), "max_tokens"),
         (lambda m: m.update(pad_id=-1), "pad_id"),
@@ -226,7 +226,8 @@ def test_writing_leaves_either_a_bundle_or_nothing(tmp_path: Path) -> None:
         "model_quantized.onnx",
         "tokenizer.json",
     ]
-    assert read_manifest(models / "toy" / "1") == manifest
+    found = read_manifest(models / "toy" / "1")
+    assert found.model_dump(exclude={"seal"}) == manifest.model_dump()
 
 
 def test_a_version_is_never_overwritten(student: Path) -> None:

@@ -27,6 +27,14 @@ def test_nothing_of_a_request_is_ever_seen_again(models: Path, tmp_path: Path, l
     assert all(post.startswith(b"/v1/traces") for post in seen.traces)  # ours only
 
 
+def test_texts_that_are_kept_are_in_their_file_alone(models: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "texts.db"
+    seen = canary.visited(models, tmp_path / "log", capture=str(kept), capture_share="1")
+    assert seen.leaks() == {}
+    assert b"understudy_captured_texts_total" in seen.metrics
+    assert canary.found_in(kept.read_bytes()) == [canary.TEXT]
+
+
 @pytest.mark.parametrize("word", canary.CANARIES)
 def test_a_leak_would_be_found(word: str) -> None:
     for shown in (word, word.upper(), f'{{"text":"a\\n{word}\\u2713"}}', f"/x?q={word}&y=%20"):

@@ -19,6 +19,7 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened, serving
+from tests.spoiling import edit
 
 
 def publish(models: Path, version: str, name: str = "toy") -> Path:
@@ -144,11 +145,23 @@ def add_a_stranger(folder: Path) -> None:
 
 
 def rename_inside(folder: Path) -> None:
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"name": "toy"', '"name": "../toy"'))
+    edit(folder, lambda manifest: manifest.update(name="../toy"))
 
 
-DEFECTS = (flip_a_bit, cut_short, lose_the_manifest, link_the_tokenizer, add_a_stranger, rename_inside)
+def change_the_manifest(folder: Path) -> None:
+    """It keeps all rules, but for the seal."""
+    edit(folder, lambda manifest: manifest["lineage"].update(method="another"), reseal=False)
+
+
+DEFECTS = (
+    flip_a_bit,
+    cut_short,
+    lose_the_manifest,
+    link_the_tokenizer,
+    add_a_stranger,
+    rename_inside,
+    change_the_manifest,
+)
 
 
 @pytest.mark.parametrize("spoil", DEFECTS, ids=lambda spoil: spoil.__name__)
@@ -180,6 +193,32 @@ def test_no_good_version_at_the_start_is_an_error(models: Path) -> None:
     cut_short(models / "toy" / "1")
     with pytest.raises(BundleError, match="toy/1"):
         Catalogue(Settings(models=models), Metrics())
+
+
+def test_what_is_unloaded_stays_so_until_it_really_loads(models: Path) -> None:
+    metrics, settings = Metrics(), Settings(models=models, reload_seconds=0)
+
+    async def scenario() -> None:
+        catalogue = Catalogue(settings, metrics, unloaded=["toy-teacher"])
+        assert served(catalogue) == ["toy@1"]
+        graph = models / "toy-teacher" / "1" / "model.onnx"
+        good = graph.read_bytes()
+        graph.write_bytes(b"x")
+        assert (await catalogue.load("toy-teacher")).refused
+        graph.write_bytes(good)
+        assert (await catalogue.refresh()).opened == ()
+        # Elsewhere it did load, so it is followed from here on.
+        graph.write_bytes(b"x")
+        assert (await catalogue.load("toy-teacher", elsewhere=True)).refused
+        graph.write_bytes(good)
+        assert (await catalogue.refresh()).opened == ("toy-teacher@1",)
+        # And what another unloads before it has come here does not come.
+        publish(models, "1", "newcomer")
+        assert (await catalogue.unload("newcomer", elsewhere=True)).retired == ()
+        assert (await catalogue.refresh()).opened == ()
+        await catalogue.close(1)
+
+    asyncio.run(scenario())
 
 
 def test_models_are_unloaded_and_loaded_by_name(models: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bundle.manifest import Manifest, Role
+from service.bundle.manifest import Role, SealedManifest
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
 from service.commands.config import grouped, markdown
@@ -134,14 +134,14 @@ def test_a_model_is_shown_with_its_files_and_figures(toy_models: Path, name: str
     assert (done.returncode, done.stderr) == (0, "")
     for digest in manifest.files.values():
         assert digest in done.stdout
-    for word in ("toy@1", "random weights", "4 texts with logits for exact, fast", "gut ✓", "accuracy"):
+    for word in ("toy@1", manifest.seal, "random weights", "4 texts with logits for exact, fast", "gut ✓", "accuracy"):
         assert word in done.stdout
     assert f"{(toy_models / 'toy' / '1' / 'model.onnx').stat().st_size:,}" in done.stdout
 
 
 def test_a_model_is_shown_for_machines(toy_models: Path) -> None:
     done = command("models", "show", "toy", "--json", "--models", str(toy_models))
-    assert Manifest.model_validate_json(done.stdout) == read_manifest(toy_models / "toy" / "1")
+    assert SealedManifest.model_validate_json(done.stdout) == read_manifest(toy_models / "toy" / "1")
 
 
 def test_a_name_alone_is_its_newest_version(tmp_path: Path) -> None:

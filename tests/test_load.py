@@ -57,6 +57,12 @@ def test_answers_are_read_whatever_their_fragments(
         assert not reader.closes
 
 
+def test_a_header_of_an_answer_is_found() -> None:
+    reader = ResponseReader()
+    assert reader.feed(b"HTTP/1.1 200 OK\r\nx-b: 2\r\ncontent-length: 0\r\nx-a: 1 1\r\n\r\n") == 200
+    assert [reader.header(name) for name in (b"x-a", b"x-b", b"b", b"none")] == [b"1 1", b"2", b"", b""]
+
+
 def test_an_answer_that_ends_its_connection_says_so() -> None:
     reader = ResponseReader()
     assert reader.feed(LAST) == 200

@@ -95,6 +95,7 @@ def test_its_client_reads_what_a_model_takes_and_gives(triton: InferenceServerCl
     assert about["outputs"][-1] == {"name": "logits", "datatype": "FP32", "shape": [-1, len(manifest.labels)]}
     assert about["parameters"]["labels"] == list(manifest.labels)
     assert about["parameters"]["task"] == manifest.task
+    assert about["parameters"]["digest"] == manifest.seal
 
 
 @pytest.mark.parametrize("model", VERSIONS)

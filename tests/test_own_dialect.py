@@ -6,8 +6,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from service.api.answers import Numbers, OneLabel, SeveralLabels
 from service.bundle.manifest import Task
-from service.routes.classify import ClassifyResponse, Numbers, OneLabel, SeveralLabels
+from service.routes.classify import ClassifyResponse
 from tests import toy
 from tests.asking import SINGLE, VERSIONS, bundle, expected, serving_zoo, spoken, texts_of
 

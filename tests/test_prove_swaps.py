@@ -29,11 +29,12 @@ from tests.prove.swaps import bounds_of_kills, bounds_of_refusals, bounds_of_swa
 from tests.running import PATIENCE_S, ROOT, opened
 
 ANSWERS = {1: ((0.1, 0.9), (0.5, 0.5)), 2: ((0.2, 0.8), (0.6, 0.4)), 3: ((0.3, 0.7), (0.7, 0.3))}
-PUBLISHED = (Published(1, 0, 0), Published(2, 10, 12), Published(3, 20))
+DIGESTS = {version: str(version) * 64 for version in ANSWERS}
+PUBLISHED = (Published(1, DIGESTS[1], 0, 0), Published(2, DIGESTS[2], 10, 12), Published(3, DIGESTS[3], 20))
 
 
 def asked(sent: float, received: float, version: int, text: int = 0) -> Asked:
-    return Asked(sent, received, text, 200, version, ANSWERS[version][text])
+    return Asked(sent, received, text, 200, version, ANSWERS[version][text], DIGESTS[version][:12])
 
 
 GOOD = (
@@ -63,7 +64,10 @@ def test_a_good_history_is_good() -> None:
         (Asked(1, 2, 0, 503), Fault.FAILED),
         (Asked(1, 2, 0, Failure.LOST), Fault.FAILED),
         (replace(asked(30, 31, 3), version=4), Fault.FOREIGN),
-        (replace(asked(1, 2, 1), version=2, scores=ANSWERS[2][0]), Fault.EARLY),
+        (asked(1, 2, 2), Fault.EARLY),
+        (replace(asked(30, 31, 3), digest=DIGESTS[2][:12]), Fault.MISNAMED),
+        (replace(asked(30, 31, 3), digest=""), Fault.MISNAMED),
+        (replace(asked(30, 31, 3), digest=DIGESTS[3]), Fault.MISNAMED),  # another length than the others'
         (asked(12.5, 14, 1), Fault.STALE),  # 2 had been acknowledged
         (asked(21.5, 24, 2), Fault.STALE),  # 3 had answered somebody
         (asked(11.5, 11.6, 1), Fault.STALE),  # so had 2, before it was acknowledged
@@ -139,7 +143,7 @@ def test_each_promise_about_kills_can_be_broken(changes: dict[str, object]) -> N
 
 
 def test_what_answers_after_a_start_is_judged() -> None:
-    due = Edition(3, Path(), ANSWERS[3])
+    due = Edition(3, Path(), ANSWERS[3], DIGESTS[3])
     right = [(3, scores) for scores in ANSWERS[3]]
     old, foreign = (2, ANSWERS[2][1]), (3, ANSWERS[2][1])
     for said, right_version, wrong in (

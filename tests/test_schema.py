@@ -76,5 +76,5 @@ def test_every_route_says_who_needs_a_key(described: Any) -> None:
     }
     public = {path for (_, path), security in needed.items() if security is None}
     admins = {path for (_, path), security in needed.items() if security is not None and {} not in security}
-    assert public == {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+    assert public == {"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
     assert admins == {f"/v2/repository/models/{{name}}/{verb}" for verb in ("load", "unload")}

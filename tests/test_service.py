@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.seal import read_manifest
 from tests import toy
 from tests.running import PATIENCE_S, Running, serving
 
@@ -233,11 +234,12 @@ def test_json_of_any_dialect_is_json(client: httpx2.Client) -> None:
     assert client.post("/predict", content=b'{"inputs": "a"}').status_code == 200
 
 
-def test_models_are_listed_with_what_was_measured(client: httpx2.Client) -> None:
+def test_models_are_listed_with_what_was_measured(client: httpx2.Client, toy_student: Path) -> None:
     student, teacher = client.get("/v1/models").json()["data"]
     assert student == {
         "name": "toy",
         "version": "1",
+        "digest": read_manifest(toy_student).seal,
         "role": "student",
         "task": "single-label",
         "default": True,
@@ -271,11 +273,12 @@ def test_openapi_has_the_exact_schemas(client: httpx2.Client) -> None:
     operation = document["paths"]["/v1/classify"]["post"]
     reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert schemas[reference.rpartition("/")[2]]["required"] == ["input"]
-    assert list(schemas["ClassifyResponse"]["properties"]) == ["model", "data", "usage", "timing_ms"]
+    assert list(schemas["ClassifyResponse"]["properties"]) == ["model", "teacher", "data", "usage", "timing_ms"]
     refusals = "400 401 404 408 413 414 415 417 422 429 431 500 503 504"
     assert list(operation["responses"]) == ["200", *refusals.split()]
     own = {path for path in document["paths"] if not path.startswith("/v2")}  # for those: test_oip.py
-    assert own == {*ROUTES, "/v1/models", "/livez", "/readyz", "/metrics"}
+    oversight = {"/v1/compare", "/v1/live", "/v1/models/{name}/oversight"}
+    assert own == {*ROUTES, *oversight, "/v1/models", "/livez", "/readyz", "/metrics"}
     for name in references(document):
         assert name in schemas
     assert client.get("/docs").status_code == 200

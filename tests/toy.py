@@ -189,9 +189,10 @@ def publish(
 
 
 def publish_zoo(models_folder: Path) -> None:
-    """A toy of each task and of each kind of pair; `toy` is the default, in two versions."""
+    """A toy of each task and of each kind of pair; `toy` is the default, in two versions, with a teacher."""
     publish(models_folder, "toy", "1", Role.STUDENT)
     publish(models_folder, "toy", "2", Role.STUDENT, labels=LABELS[:2])
+    publish(models_folder, "toy-teacher", "1", Role.TEACHER, labels=LABELS[:2])
     publish(
         models_folder, "tags", "1", Role.STUDENT, task=Task.MULTI_LABEL, labels=("red", 'very "red"', "green ✓", "blue")
     )

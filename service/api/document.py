@@ -13,6 +13,9 @@ from pydantic.json_schema import models_json_schema
 
 from service.api.gate import Access, access_of
 from service.errors import Dialect, InvalidRequest
+from service.oversight.strategy import Server
+from service.predictors import MODEL_DIGEST, SERVED_BY, SHOWN_DIGITS, TEACHER_DIGEST
+from service.wire.call import REQUEST_ID
 
 REF = "#/components/schemas/{model}"
 
@@ -28,12 +31,12 @@ _ANYWHERE = MappingProxyType(
         417: "Something else than 100-continue is expected of us",
         431: "More headers than max_headers or max_head_bytes",
         500: "The model failed on a row of this request, or the service has a fault",
-        503: "Loading, draining, busy with other connections, or a worker is dead",
+        503: "Loading, draining, busy with other connections, a worker is dead, or not all workers have changed",
     }
 )
 _POSTED = MappingProxyType(
     {
-        404: "No model of that name is served",
+        404: "No model of that name is served, or no teacher",
         422: "JSON, but not what the route takes",
         429: "The queue is full; nothing was run",
         504: "The time for the request was over",
@@ -41,6 +44,31 @@ _POSTED = MappingProxyType(
 )
 _KEYED = MappingProxyType({401: "No key, or one that is not known"})
 _ADMINS = MappingProxyType({403: "The key does not allow this"})
+
+_OF_MODELS = MappingProxyType(
+    {
+        "server-timing": {
+            "description": "Where the time went, in milliseconds",
+            "required": True,
+            "schema": {"type": "string"},
+        },
+        MODEL_DIGEST.decode(): {
+            "description": "The first digits of the seal of the model's bundle; `GET /v1/models` has them all",
+            "required": True,
+            "schema": {"type": "string", "pattern": f"^[0-9a-f]{{{SHOWN_DIGITS}}}$"},
+        },
+        SERVED_BY.decode(): {
+            "description": "Who answered, where a strategy is asked for or set",
+            "schema": {"type": "string", "enum": [*Server, "both"]},
+        },
+        TEACHER_DIGEST.decode(): {
+            "description": "The same digits of the teacher's bundle, where it answered any text in the model's place",
+            "schema": {"type": "string", "pattern": f"^[0-9a-f]{{{SHOWN_DIGITS}}}$"},
+        },
+        REQUEST_ID.decode(): {"description": "That of the request, if it had one", "schema": {"type": "string"}},
+    }
+)
+"""Headers of a model's answers."""
 
 _SCHEMES = MappingProxyType(
     {
@@ -51,7 +79,9 @@ _SCHEMES = MappingProxyType(
 """Two ways to send the same key."""
 
 
-def of_hot(path: str, dialect: Dialect, request: type[BaseModel], response: type[BaseModel]) -> dict[str, Any]:
+def of_hot(
+    path: str, dialect: Dialect, request: type[BaseModel], response: type[BaseModel], of_model: bool
+) -> dict[str, Any]:
     """A POST that takes and gives these; its refusals are added by `complete`."""
     # A body of which every field may be left out may be left out itself.
     required = any(field.is_required() for field in request.model_fields.values())
@@ -59,6 +89,7 @@ def of_hot(path: str, dialect: Dialect, request: type[BaseModel], response: type
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall("{([a-z]+)}", path)
     ]
+    done = {"content": _content(response, "application/json"), **({"headers": dict(_OF_MODELS)} if of_model else {})}
     responses = {200: "Done", **_POSTED}
     if dialect.invalid != InvalidRequest.status:
         del responses[InvalidRequest.status]  # called 400 there
@@ -66,11 +97,7 @@ def of_hot(path: str, dialect: Dialect, request: type[BaseModel], response: type
         "parameters": named,
         "requestBody": {"required": required, "content": _content(request, "application/json")},
         "responses": {
-            str(status): {
-                "description": why,
-                **({"content": _content(response, "application/json")} if status == 200 else {}),
-            }
-            for status, why in responses.items()
+            str(status): {"description": why, **(done if status == 200 else {})} for status, why in responses.items()
         },
     }
 

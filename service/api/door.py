@@ -41,6 +41,7 @@ class HotRoute:
     request: type[BaseModel]
     response: type[BaseModel]
     pattern: Pattern[str] | None = None  # of the path, where it has parameters
+    of_model: bool = False  # the answer is a model's, and says so in its headers
 
 
 class Door:
@@ -58,7 +59,8 @@ class Door:
         self._plain = {route.path: route.endpoint for route in routes if route.pattern is None}
         self._patterns = [(route.pattern, route.endpoint) for route in routes if route.pattern is not None]
         hot = {route.path for route in routes}
-        paths = {route.path for route in api.routes if isinstance(route, APIRoute)} - hot | {OTHER}
+        documented = {route.path for route in api.routes if isinstance(route, APIRoute) and route.include_in_schema}
+        paths = documented - hot | {OTHER}
         self._meters = {path: desk.metrics.of_route(path) for path in sorted(paths)}
 
     def hot(self, method: str, path: str) -> Answering | None:
@@ -94,7 +96,8 @@ class Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *EVERYWHERE]
+                own = list(message.get("headers", ()))
+                message["headers"] = own + [more for more in EVERYWHERE if all(name != more[0] for name, _ in own)]
             await send(message)
 
         try:
@@ -184,7 +187,9 @@ def register(
             name=route.path,
             summary=route.summary,
             response_model=None,
-            openapi_extra=document.of_hot(route.path, route.endpoint.dialect, route.request, route.response),
+            openapi_extra=document.of_hot(
+                route.path, route.endpoint.dialect, route.request, route.response, route.of_model
+            ),
         )
     found = api.openapi
 

@@ -17,6 +17,7 @@ from service.batching.jobs import Answer, Closed, Expired, Full, QueueFull, RowF
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
 from service.catalogue import NoSuchModel
+from service.changes import Changes
 from service.errors import (
     BodyTooLarge,
     ClientGone,
@@ -36,11 +37,15 @@ from service.errors import (
     safe_id,
 )
 from service.lifecycle import Lifecycle
-from service.predictors import Outcome, Predictor, chars
+from service.oversight.cascade import Cascade, Inquiry, Judged
+from service.oversight.compare import Compared, choose_pair, compare
+from service.oversight.strategy import Strategy, served_by
+from service.oversight.watch import open_watch
+from service.predictors import SERVED_BY, TEACHER_DIGEST, Outcome, Predictor, chars
 from service.settings import Settings
 from service.telemetry.logs import Stages, Visit, Witness, server_timing
 from service.telemetry.metrics import Metrics
-from service.wire.call import JSON, REQUEST_ID, TIMEOUT, Call, Reply
+from service.wire.call import JSON, REQUEST_ID, TIMEOUT, Call, Headers, Reply
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 
@@ -92,6 +97,7 @@ class Ask(NamedTuple):
     version: str | None = None
     truncate: bool = True  # else a text that is too long is refused
     pairs_by: str = '; write {"text": ..., "text_pair": ...} for each'  # what to say where pairs are needed
+    strategy: Strategy | None = None  # None: as the service is set
 
 
 class Classified(NamedTuple):
@@ -100,6 +106,8 @@ class Classified(NamedTuple):
     predictor: Predictor
     outcomes: list[Outcome]
     stages: Stages
+    headers: Headers
+    judged: Judged | None = None  # where a strategy was asked for or set
 
 
 class Desk:
@@ -110,9 +118,14 @@ class Desk:
     ) -> None:
         self.settings = settings
         self.lifecycle = lifecycle
+        self.changes = Changes(lifecycle)
         self.metrics = metrics
         self.gate = gate
         self.witness = witness
+        self.watch = open_watch(settings, lifecycle, metrics)
+        self._cascade = Cascade(settings, metrics)
+        # None is the plain way, which costs a student's answer nothing.
+        self._strategy = None if settings.strategy is Strategy.STUDENT else settings.strategy
 
     def receive(self, call: Call, wanted: type[Wanted], unsaid: tuple[str, ...] = TAGS) -> Wanted:
         """Validate the body. `unsaid` are parts of a place in it that are ours and not the client's."""
@@ -125,7 +138,12 @@ class Desk:
         """Tokenise, queue, wait. Every refusal is a ServiceError."""
         texts = _within_limits(self.settings, ask)
         deadline = call.started + self._patience_s(call)
+        strategy = ask.strategy or self._strategy
         try:
+            if strategy is not None:
+                return await self._judge(
+                    call, ask, strategy, Inquiry(texts, deadline, call.key or call.peer, ask.truncate)
+                )
             predictor = self.lifecycle.admitting.resolve(ask.model, ask.version)
             pending = await predictor.admit(texts, deadline, call.key or call.peer, ask.truncate)
             answer: Answer[Outcome] = await pending.future
@@ -134,9 +152,39 @@ class Desk:
         except TextError as error:
             raise _about(error, ask) from None
         predictor.record(pending, answer)
+        if self.watch is not None:
+            self.watch.notice(predictor, texts, pending.rows, answer.results)
         times = (pending.tokenize_s, answer.queue_s, answer.inference_s)
         call.stages = Stages(predictor.name, len(answer.results), pending.tokens, *times)
-        return Classified(predictor, answer.results, call.stages)
+        return Classified(predictor, answer.results, call.stages, [predictor.digest])
+
+    async def compare(self, call: Call, ask: Ask, teacher: str | None) -> Compared:
+        """The model that is asked for and its teacher, or another by name. Every refusal is a ServiceError."""
+        texts = _within_limits(self.settings, ask)
+        inquiry = Inquiry(texts, call.started + self._patience_s(call), call.key or call.peer, ask.truncate)
+        try:
+            shelf = self.lifecycle.admitting.shelf
+            student = shelf.resolve(ask.model)
+            done = await compare(student, choose_pair(shelf, student, teacher), inquiry)
+        except (NoSuchModel, QueueFull, Closed, Expired, RowFailed, WorkerLost) as error:
+            raise _as_answer(error) from error
+        except TextError as error:
+            raise _about(error, ask) from None
+        call.stages = done.our_stages._replace(teacher_s=done.their_stages.spent_s)
+        return done
+
+    async def _judge(self, call: Call, ask: Ask, strategy: Strategy, inquiry: Inquiry) -> Classified:
+        catalogue = self.lifecycle.admitting
+        model = catalogue.resolve(ask.model, ask.version)
+        judged = await self._cascade.judge(catalogue, model, inquiry, strategy, named=ask.strategy is not None)
+        if judged.own is not None and self.watch is not None:
+            pending, answer = judged.own
+            self.watch.notice(model, inquiry.texts, pending.rows, answer.results)
+        call.stages = judged.stages
+        headers = [model.digest, (SERVED_BY, served_by(judged.fates).encode())]
+        if judged.teacher is not None:
+            headers.append((TEACHER_DIGEST, judged.teacher.digest[1]))
+        return Classified(model, judged.outcomes, judged.stages, headers, judged)
 
     def endpoint(self, work: "Work", dialect: Dialect, route: str) -> "Answering":
         """An endpoint for a route: it always answers, in its own dialect, and is counted."""

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from service.errors import Forbidden, Unauthorized
 from service.settings import SettingProblem, Settings
+from service.web.files import PATHS
 
 logger = logging.getLogger("understudy")
 
@@ -51,6 +52,7 @@ _LISTED = MappingProxyType(
             ("/v2/health/live", Access.PUBLIC),
             ("/v2/health/ready", Access.PUBLIC),
             ("/metrics", Access.METRICS),
+            *((path, Access.PUBLIC) for path in PATHS),  # a page holds no secrets; what it asks for is not listed here
         )
     }
 )
@@ -167,7 +169,15 @@ def with_cors(app: ASGIApp, origins: tuple[str, ...] | None) -> ASGIApp:
         allow_origins=origins,
         allow_methods=("GET", "POST"),
         allow_headers=("authorization", "traceparent", "x-api-key", "x-request-id", "x-request-timeout"),
-        expose_headers=("retry-after", "server-timing", "traceparent", "x-request-id"),
+        expose_headers=(
+            "retry-after",
+            "server-timing",
+            "traceparent",
+            "x-model-digest",
+            "x-request-id",
+            "x-served-by",
+            "x-teacher-digest",
+        ),
     )
 
 

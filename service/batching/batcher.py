@@ -84,12 +84,15 @@ class Batcher(Generic[In, Out]):
         workers: int = 1,
         name: str = "batcher",
         observe: Callable[[BatchRun], None] | None = None,
+        prepare: Callable[[], None] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
+        """`prepare` is called in each worker's thread before anything else."""
         self._new_runner = new_runner
         self._limits = limits
         self._name = name
         self._observe = observe
+        self._prepare = prepare
         self._clock = clock
         self._backlog: Backlog[In, Out] = Backlog(limits)
         self._wake = threading.Condition(threading.Lock())  # guards the backlog and `_closed`
@@ -111,6 +114,11 @@ class Batcher(Generic[In, Out]):
     def alive(self) -> bool:
         """Do all workers run?"""
         return not self._closed and len(self._workers) == self._wanted and all(map(self._runs, self._workers))
+
+    @property
+    def idle(self) -> bool:
+        """Does nothing wait and nothing run?"""
+        return not self._backlog.rows and self._idle()
 
     @property
     def queued_rows(self) -> int:
@@ -250,6 +258,8 @@ class Batcher(Generic[In, Out]):
 
     def _work(self, worker: Worker[In, Out]) -> None:
         try:
+            if self._prepare is not None:
+                self._prepare()
             while self._wait(worker):
                 self.run_batch(worker)
         except BaseException:  # a fault of ours, not of a model: the tick finds the thread dead

@@ -1,4 +1,4 @@
-"""`python -m service.bench`: the benchmarks' commands. Each prints a table and may write the same as JSON."""
+"""`python -m service bench`: the benchmarks' commands. Each prints a table and may write the same as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,17 @@ from rich.progress import track
 from service.bench.engine import Entry, Subject, Workload, parse_entry, prepare, race
 from service.bench.http_command import http
 from service.bench.machine import this_machine
+from service.bench.pair.command import pair
+from service.bench.pair.papers_command import papers
 from service.bench.report import Report, summarise
 from service.bench.terminal import FAULTS, complaints, give_up, screen
 from service.bundle.manifest import Role
 from service.bundle.store import find_bundles, read_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command()(pair)
 app.command()(http)
+app.command()(papers)
 
 AtLeastOne = Annotated[int, typer.Option(min=1)]
 

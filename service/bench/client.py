@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import cast
 
@@ -22,6 +23,7 @@ from service.bench.wire import MalformedResponse, ResponseReader, Target
 
 NOTHING = -1
 RETRY_S = 0.05  # after a connection that could not be opened
+PREPARE_S = 5.0  # at most, for the first connections of an open loop
 SWEEP_S = 0.2  # how often a load looks for requests that take too long, and for its own end
 SPIN_S = 0.002  # an event loop's timers are a millisecond coarse, so the end of a wait is spun
 
@@ -45,6 +47,7 @@ class Pool:
     """The connections of an open loop."""
 
     most: int = 1000
+    ready: int = 256  # are open before the first arrival, as a client's are that has been there for a while
     backlog_s: float = 1.0  # an arrival waits so long for a connection, then it is noted as unsent
     spin: bool = True  # sends to the microsecond, and takes a whole core for it
 
@@ -121,6 +124,7 @@ class Load:
     async def run(self) -> Samples:
         """Send everything, wait for the last answer, close all connections."""
         self._address = await self._resolve()
+        await self._prepare()
         self.begun = perf_counter()
         self._begin()
         self._sweep()
@@ -156,6 +160,9 @@ class Load:
         self._open.discard(connection)
         if not self._finished.done():
             self._gone(connection)
+
+    async def _prepare(self) -> None:
+        """What is not measured."""
 
     def _begin(self) -> None:
         raise NotImplementedError
@@ -274,7 +281,7 @@ class ClosedLoop(Load):
 class OpenLoop(Load):
     """Requests at moments that were fixed before, however slow the answers are.
 
-    Connections are opened as they are needed, up to a bound, and used again, the last one first.
+    Some connections are open before; more are opened as they are needed, up to a bound. The last one is used first.
     """
 
     def __init__(self, order: Order, moments: Moments, pool: Pool) -> None:
@@ -283,6 +290,14 @@ class OpenLoop(Load):
         self._next = 0
         self._pool = pool
         self._idle: list[Connection] = []
+        self.begun = inf  # nothing is due while connections are opened
+
+    async def _prepare(self) -> None:
+        for _ in range(min(self._pool.ready, self._pool.most, len(self._moments))):
+            self._open_one()
+        until = perf_counter() + PREPARE_S
+        while self._opening and perf_counter() < until:
+            await asyncio.sleep(0.001)
 
     def _begin(self) -> None:
         self._pump()

@@ -77,9 +77,9 @@ def http(
 ) -> None:
     """Requests a second and latencies under load, beside the model alone. Lists are written 1,16,64."""
     try:
-        loads = Loads(_whole(rows), _whole(connections), _numbers(shares), _numbers(rates))
+        loads = Loads(whole(rows), whole(connections), numbers(shares), numbers(rates))
         pace = Pace(seconds, warmup, rounds, seed)
-        cores = _whole(client_cpu), _whole(server_cpu)
+        cores = whole(client_cpu), whole(server_cpu)
         course = Course(loads, pace, Pool(pool, spin=spin), peers, threads, *cores)
         flags, folders = tuple(serve_args or [""]), tuple(checkout or [Path()])
         entries = _entries(bundle, models, url)
@@ -117,7 +117,8 @@ def _entries(bundles: Sequence[str] | None, models: Path, url: str | None) -> tu
     return (student,)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
+    """A list as the command line writes it: 1,16,64."""
     try:
         found = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
@@ -127,8 +128,9 @@ def _numbers(text: str) -> tuple[float, ...]:
     return found
 
 
-def _whole(text: str) -> tuple[int, ...]:
-    found = _numbers(text)
+def whole(text: str) -> tuple[int, ...]:
+    """The same, of whole numbers."""
+    found = numbers(text)
     if any(number % 1 for number in found):
         raise typer.BadParameter(f"{text}: whole numbers are wanted")
     return tuple(map(int, found))

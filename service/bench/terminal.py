@@ -1,5 +1,8 @@
 """Where the benchmarks' commands print, and how they give up."""
 
+import shlex
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -7,11 +10,15 @@ from rich.console import Console
 
 from service.bench.client import NoService
 from service.bench.engine import UnfitWorkload
+from service.bench.pair.contenders import UnfitPair
+from service.bench.pair.plots import NoPlots
+from service.bench.pair.quality import UnfitData
 from service.bench.served import Refused
 from service.bench.texts import UnfitTexts
 from service.bench.wire import UnfitUrl
 from service.bench.worker import WorkerFailed
 from service.bundle.errors import BundleError
+from service.offline.errors import OfflineError
 
 PAPER = 150
 """Columns of what is not a terminal: piped output has no width of its own, and cells should not be cut there."""
@@ -19,7 +26,10 @@ PAPER = 150
 screen = Console() if Console().is_terminal else Console(width=PAPER)
 complaints = Console(stderr=True)
 
-FAULTS = (BundleError, UnfitWorkload, UnfitTexts, UnfitUrl, NoService, Refused, WorkerFailed)
+FAULTS = (
+    *(BundleError, UnfitWorkload, UnfitTexts, UnfitUrl, NoService, Refused, WorkerFailed),
+    *(UnfitPair, UnfitData, NoPlots, OfflineError),
+)
 """What a user can mend; anything else is a fault of ours and shows where."""
 
 
@@ -31,3 +41,22 @@ def give_up(error: Exception) -> NoReturn:
 
 def warn(line: str) -> None:
     complaints.print(f"warning: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def command_line() -> str:
+    """What was typed, to be typed again."""
+    typed = sys.argv[1:]
+    return shlex.join(["python", "-m", "service", "bench", *(typed[1:] if typed[:1] == ["bench"] else typed)])
+
+
+def check_places(*files: Path | None) -> None:
+    """Refuse a file that could not be written, before anything is measured for it."""
+    for file in files:
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise typer.BadParameter(f"{file}: no file can be written there; name one in a folder that exists")
+
+
+def write(file: Path | None, content: str) -> None:
+    """If a file was asked for."""
+    if file is not None:
+        file.write_text(content, encoding="utf-8")

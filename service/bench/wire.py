@@ -95,15 +95,17 @@ class Caller:
 
 
 class ResponseReader:
-    """Puts one answer together. After it is whole, `body` holds it, `closes` says if the connection ends with it."""
+    """Puts one answer together. After it is whole, `body` holds it, `closes` says if the connection ends with it,
+    and `header` finds what else was said."""
 
-    __slots__ = ("_begun", "_body_at", "_status", "_whole", "body", "closes")
+    __slots__ = ("_begun", "_body_at", "_head", "_status", "_whole", "body", "closes")
 
     def __init__(self) -> None:
         self._begun = bytearray()  # an answer that is not whole
         self._whole = 0  # bytes of head and body; 0 while the head is not complete
         self._status = 0
         self._body_at = 0
+        self._head = b""
         self.body = b""
         self.closes = False
 
@@ -121,6 +123,11 @@ class ResponseReader:
                 self._begun += data
             return 0
         return self._finish(data)
+
+    def header(self, name: bytes) -> bytes:
+        """The first of that name, which is in lower case as the service writes it; b"" if there is none."""
+        _, _, rest = self._head.partition(b"\r\n%s: " % name)
+        return rest.partition(b"\r\n")[0]
 
     def _finish(self, data: bytes) -> int:
         whole, self._whole = self._whole, 0
@@ -146,7 +153,7 @@ class ResponseReader:
             raise MalformedResponse("not an HTTP/1 answer")
         self._status = int(data[9:12])
         self._body_at = end + len(END_OF_HEAD)
-        head = data[: end + 2]
+        self._head = head = data[: end + 2]
         # Looking for a word first is much cheaper than for a pattern.
         self.closes = (b"close" in head or b"Close" in head) and _CLOSES.search(head) is not None
         self._whole = self._body_at + self._length(head)

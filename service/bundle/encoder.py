@@ -3,13 +3,14 @@
 It knows tokenizers and how much of a text they need to see. It knows nothing of what the graph computes.
 """
 
+import json
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Self, overload
 
 from tokenizers import Encoding, Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers.models import Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
@@ -58,6 +59,7 @@ class Encoder:
         self._long = max_tokens * _LONG if _reads_words_apart(tokenizer) else sys.maxsize
         self.max_tokens = max_tokens
         self.texts = texts
+        self.unknown_id = _unknown_id(tokenizer)
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str, **options: Any) -> Self:
@@ -141,6 +143,15 @@ class Encoder:
                 return words[0]
             size *= 4
         return text
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int:
+    """What a piece that is not in the vocabulary becomes; -1, which no piece is, where the tokenizer has no such id."""
+    if isinstance(tokenizer.model, Unigram):  # says it in its file only
+        found = json.loads(tokenizer.to_str())["model"]["unk_id"]
+    else:
+        found = tokenizer.token_to_id(tokenizer.model.unk_token or "")
+    return -1 if found is None else int(found)
 
 
 def _reads_words_apart(tokenizer: Tokenizer) -> bool:

@@ -7,6 +7,7 @@ A BundleError is one line that names the file and says how to mend it:
     ├── UnexpectedFile     an extra file, a folder or a link
     ├── WrongDigest        a file is not the one that the manifest describes
     ├── UnknownFormat      the manifest is of another format than ours
+    ├── BrokenSeal         the manifest is not as it was published
     ├── InvalidManifest    the manifest breaks a rule of its format
     ├── InvalidTokenizer   tokenizer.json cannot be read
     ├── GraphMismatch      the graph cannot be opened, or is not what the manifest declares
@@ -45,6 +46,10 @@ class WrongDigest(BundleError):
 
 class UnknownFormat(BundleError):
     """The manifest is of another format than ours."""
+
+
+class BrokenSeal(BundleError):
+    """The manifest is not as it was published."""
 
 
 class InvalidManifest(BundleError):

@@ -13,6 +13,9 @@ FORMAT = 1
 """The one format that this code reads and writes."""
 
 TOKENIZER_FILE = "tokenizer.json"
+UNTRAINED = "random weights, for timing only"
+"""The method of a lineage whose model never learned anything: how long it takes means something, its answers don't."""
+
 STUDENT_INPUTS = ("input_ids", "lengths")
 SIAMESE_INPUTS = ("input_ids", "lengths", "pair_ids", "pair_lengths")
 TEACHER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -79,7 +82,7 @@ class Graph(_Declared):
     """One ONNX file, and what its exporter measured of it on the dev split."""
 
     file: FileName
-    parity: Distance = Field(description="largest |logit - torch logit|")
+    parity: Distance = Field(description="largest |logit - torch logit|; 0 where it came as a graph")
     wander: Distance = Field(description="largest change of a row's logits between alone and batched")
     flips: Share = Field(description="share of rows whose label changed with their neighbours")
     tolerance: Annotated[float, Field(ge=0, le=10)] = Field(
@@ -114,6 +117,47 @@ class Proof(_Declared):
     logits: dict[Precision, tuple[tuple[Number, ...], ...]]
 
 
+class Calibration(_Declared):
+    """How sure a student must be for its answer to be its teacher's: measured on texts that need no labels."""
+
+    teacher: Line = Field(description="name@version of the teacher's bundle")
+    dataset: Line
+    rows: int = Field(ge=1, le=10**12)
+    temperature: float = Field(gt=0, le=100, description="by which logits are divided before the softmax")
+    threshold: Share = Field(description="smallest margin whose accepted rows meet the target")
+    target: Share = Field(description="agreement that was wanted of accepted rows")
+    confidence: Share = Field(description="of the bound, one-sided")
+    bound: Share = Field(description="Clopper-Pearson lower bound of the agreement on accepted rows")
+    agreement: Share = Field(description="observed on accepted rows")
+    escalation: Share = Field(description="share of rows below the threshold, which the teacher is asked for")
+
+
+class Histogram(_Declared):
+    """Counts of values: bin i holds edges[i-1] <= value < edges[i]; the first and the last bin are open."""
+
+    edges: tuple[Number, ...] = Field(min_length=1, max_length=256)
+    counts: tuple[Annotated[int, Field(ge=0, le=10**12)], ...]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError("edges must ascend")
+        if len(self.counts) != len(self.edges) + 1:
+            raise ValueError("counts must be one more than edges")
+        return self
+
+
+class Profile(_Declared):
+    """What texts looked like to the student when it was made: later traffic is held against it."""
+
+    dataset: Line
+    rows: int = Field(ge=1, le=10**12)
+    tokens: Histogram = Field(description="tokens of a row")
+    unknown: Histogram = Field(description="share of a row's tokens that are the unknown piece")
+    margin: Histogram = Field(description="of the student, at the calibration's temperature")
+    agreement: Share | None = Field(description="with the teacher on these rows")
+
+
 class Manifest(_Declared):
     """`manifest.json`."""
 
@@ -131,6 +175,8 @@ class Manifest(_Declared):
     files: dict[FileName, Digest]
     lineage: Lineage
     results: tuple[Measured, ...]
+    calibration: dict[Precision, Calibration] = {}
+    profile: dict[Precision, Profile] = {}
     proof: Proof
 
     @model_validator(mode="after")
@@ -145,6 +191,10 @@ class Manifest(_Declared):
             f"format must be {FORMAT}": self.format == FORMAT,
             "labels must differ from each other": len(set(self.labels)) == len(self.labels),
             f"labels of a {self.task} task must be {fewest} or more": len(self.labels) >= fewest,
+            "calibration and profile must be of its graphs": self.calibration.keys() | self.profile.keys()
+            <= self.graphs.keys(),
+            "only a student's single label can be calibrated": not self.calibration
+            or (self.role is Role.STUDENT and self.task is Task.SINGLE_LABEL),
             f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {', '.join(wanted)}": self.inputs == wanted,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
         }
@@ -170,3 +220,9 @@ class Manifest(_Declared):
             ),
         }
         return [rule for rule, kept in rules.items() if not kept]
+
+
+class SealedManifest(Manifest):
+    """A manifest that was published. It names the files' digests, so its seal stands for the whole bundle."""
+
+    seal: Digest = Field(description="sha256 of all the rest; see `seal.sealed`")

@@ -119,3 +119,14 @@ COLLATORS: MappingProxyType[tuple[tuple[str, ...], int], Callable[[Padding, Sequ
     }
 )
 """A graph's inputs and the texts in a row -> how its rows (of the kind that goes with them) become a batch."""
+
+
+def pieces(row: Row) -> list[int]:
+    """All token ids of a row, of a pair those of both texts."""
+    match row:
+        case Joined(ids=ids):
+            return ids
+        case Twins(first=first, second=second):
+            return first + second
+        case _:
+            return row

@@ -20,7 +20,7 @@ from service.bundle.engine import (
     open_graph,
 )
 from service.bundle.errors import ProofFailed, TextError
-from service.bundle.manifest import TOKENIZER_FILE, Manifest, Precision
+from service.bundle.manifest import TOKENIZER_FILE, Precision, SealedManifest
 from service.bundle.seal import read_manifest, verified
 from service.bundle.tasks import TASKS, Logits, Meaning, Scores
 
@@ -31,7 +31,7 @@ __all__ = ["EngineOptions", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle
 class OpenBundle:
     """A bundle that was verified and proved. Threads may share it."""
 
-    manifest: Manifest
+    manifest: SealedManifest
     precision: Precision
     encoder: Encoder
     folder: Path

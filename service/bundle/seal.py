@@ -1,4 +1,4 @@
-"""Is a folder exactly what its manifest says? Reads manifests and compares sha256 digests.
+"""Is a folder exactly what its manifest says, and the manifest what was published? Reads it and compares digests.
 
 It knows files and bytes. It knows nothing of what is in a graph or a tokenizer.
 """
@@ -7,18 +7,28 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Collection, Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
-from service.bundle.errors import InvalidManifest, MissingFile, UnexpectedFile, UnknownFormat, WrongDigest
-from service.bundle.manifest import FORMAT, Manifest
+from service.bundle.errors import (
+    BrokenSeal,
+    InvalidManifest,
+    MissingFile,
+    UnexpectedFile,
+    UnknownFormat,
+    WrongDigest,
+)
+from service.bundle.manifest import FORMAT, Manifest, SealedManifest
 
 MANIFEST_FILE = "manifest.json"
+_SEAL = "seal"  # the field
 CARD_FILE = "README.md"
 """The model card: for people, so it may be edited and has no digest."""
 
@@ -32,16 +42,31 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
-def read_manifest(folder: Path) -> Manifest:
+def sealed(manifest_json: str) -> str:
+    """The same manifest with its seal, whatever seal it had: the sha256 of everything else in it.
+
+    It is taken of the values and not of how they are written: white space, the order of fields and the spelling of a
+    number don't matter. Raises ValueError if it is no JSON that can be read in one way only.
+    """
+    declared = _parsed(manifest_json)
+    return json.dumps(declared | {_SEAL: _seal_of(declared)}, indent=2, ensure_ascii=False)
+
+
+def read_manifest(folder: Path) -> SealedManifest:
     """Read and check `manifest.json`. Says nothing of the other files: see `verify`."""
     path = folder / MANIFEST_FILE
     try:
         content = _content(path, LARGEST_MANIFEST)
     except OSError as error:
         raise MissingFile(f"{path}: cannot be read ({error.strerror}); is {folder} a bundle?") from error
-    _check_format(path, content)
     try:
-        return Manifest.model_validate_json(content, strict=True)
+        declared = _parsed(content.decode())
+        _check_format(path, declared)
+        _check_seal(path, declared)
+    except ValueError as error:
+        raise InvalidManifest(f"{path}: not JSON as it should be ({error}); publish the bundle again") from error
+    try:  # of what was sealed, so that no other parser reads the bytes in another way
+        return SealedManifest.model_validate_json(json.dumps(declared), strict=True)
     except ValidationError as error:
         raise InvalidManifest(f"{path}: {_first(error)}; publish the bundle again") from error
 
@@ -93,13 +118,49 @@ def _open_itself(path: str, flags: int) -> int:
     return os.open(path, reduce(or_, careful, flags))
 
 
-def _check_format(path: Path, content: bytes) -> None:
-    """First of all: a newer format may differ in everything else."""
+def _parsed(content: str) -> dict[str, object]:
+    """An object that every reader reads alike: no field twice, no NaN. Raises ValueError."""
     try:
-        declared = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InvalidManifest(f"{path}: not JSON ({error}); publish the bundle again") from error
-    if not isinstance(declared, dict) or "format" not in declared:
+        declared: object = json.loads(content, object_pairs_hook=_each_once, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(declared, dict):
+        raise ValueError("no object")
+    return declared
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands in it twice")
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _seal_of(declared: Mapping[str, object]) -> str:
+    """Raises ValueError for what JSON or UTF-8 can't hold: infinite numbers, halves of surrogate pairs."""
+    rest = {name: value for name, value in declared.items() if name != _SEAL}
+    try:
+        text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_seal(path: Path, declared: Mapping[str, object]) -> None:
+    """Before any rule: a changed manifest may still keep them all."""
+    if _SEAL not in declared:
+        raise InvalidManifest(f"{path}: has no seal; publish the bundle again")
+    if declared[_SEAL] != _seal_of(declared):
+        raise BrokenSeal(f"{path}: not as it was published; copy the bundle again")
+
+
+def _check_format(path: Path, declared: Mapping[str, object]) -> None:
+    """First of all: a newer format may differ in everything else."""
+    if "format" not in declared:
         raise InvalidManifest(f"{path}: declares no format; publish the bundle again")
     if declared["format"] != FORMAT or isinstance(declared["format"], bool):
         raise UnknownFormat(
@@ -110,7 +171,8 @@ def _check_format(path: Path, content: bytes) -> None:
 
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    # A field that a spoilt manifest invented may hold anything, a path of this machine too; ours are words.
+    place = ".".join(part if re.fullmatch(r"[A-Za-z0-9._-]{1,100}", part) else "…" for part in map(str, problem["loc"]))
     line = f"{place}: {problem['msg']}" if place else problem["msg"]
     return " ".join(line.split())[:300]
 

@@ -14,9 +14,18 @@ from pathlib import Path
 from service.bundle.errors import BundleExists, InvalidManifest, MissingFile, UnexpectedFile, WrongDigest
 from service.bundle.manifest import NAME_PATTERN, VERSION_PATTERN, Manifest
 from service.bundle.runtime import open_bundle
-from service.bundle.seal import CARD_FILE, MANIFEST_FILE, digests, read_manifest, verify
+from service.bundle.seal import CARD_FILE, MANIFEST_FILE, digests, read_manifest, sealed, verified, verify
 
-__all__ = ["BundlePath", "check_place", "digests", "find_bundles", "read_manifest", "verify", "write_bundle"]
+__all__ = [
+    "BundlePath",
+    "check_place",
+    "digests",
+    "find_bundles",
+    "read_manifest",
+    "rewrite_manifest",
+    "verify",
+    "write_bundle",
+]
 
 _IGNORED = frozenset({CARD_FILE, "lost+found"})  # mounted volumes have a lost+found
 
@@ -48,7 +57,7 @@ def check_place(folder: Path, manifest: Manifest) -> None:
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes], card: str | None) -> None:
-    """Publish: write beside the target, open every graph as a server would, then rename. All or nothing."""
+    """Publish: seal, write beside the target, open every graph as a server would, then rename. All or nothing."""
     if folder.exists() or folder.is_symlink():
         raise BundleExists(f"{folder}: already there, and versions are immutable; choose the next version")
     check_place(folder, manifest)
@@ -65,6 +74,28 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes], c
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def rewrite_manifest(folder: Path, manifest: Manifest, card: str | None) -> None:
+    """Give a bundle that nobody serves yet another calibration and profile; its model and all the rest must stay.
+
+    The manifest changes from the old to the new one at once, after the new one was opened as a server would.
+    """
+    current = read_manifest(folder)
+    free = {"seal", "calibration", "profile"}
+    if current.model_dump(exclude=free) != manifest.model_dump(exclude=free):
+        raise BundleExists(f"{folder}: only its calibration may change; choose the next version for anything else")
+    staging = folder.absolute().parent / f".{folder.name}-{uuid.uuid4().hex}"
+    staging.mkdir()
+    try:
+        _fill(staging, manifest, verified(folder, current, tuple(current.files)), card)
+        for precision in manifest.graphs:
+            open_bundle(staging, precision)
+        for name in (MANIFEST_FILE,) if card is None else (MANIFEST_FILE, CARD_FILE):
+            (staging / name).replace(folder / name)
+        _sync(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _folders(parent: Path, pattern: str) -> list[Path]:
     entries = [entry for entry in sorted(parent.iterdir()) if not entry.name.startswith(".")]
     for entry in entries:
@@ -74,7 +105,7 @@ def _folders(parent: Path, pattern: str) -> list[Path]:
 
 
 def _fill(staging: Path, manifest: Manifest, files: Mapping[str, bytes], card: str | None) -> None:
-    contents = {**files, MANIFEST_FILE: f"{manifest.model_dump_json(indent=2)}\n".encode()}
+    contents = {**files, MANIFEST_FILE: f"{sealed(manifest.model_dump_json())}\n".encode()}
     if card is not None:
         contents[CARD_FILE] = card.encode()
     for name, content in contents.items():

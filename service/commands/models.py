@@ -17,7 +17,7 @@ from service.environment import load
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from service.bundle.manifest import Manifest
+    from service.bundle.manifest import SealedManifest
     from service.bundle.store import BundlePath
 
 ModelsFlag = Annotated[Path | None, typer.Option(help="Folder of bundles, <name>/<version>/.", metavar="PATH")]
@@ -99,7 +99,7 @@ def _folder(models: Path | None) -> Path:
     return load({"models": models}, os.environ).settings.models
 
 
-def _read(place: "BundlePath") -> "Manifest":
+def _read(place: "BundlePath") -> "SealedManifest":
     from service.bundle.store import check_place, read_manifest
 
     manifest = read_manifest(place.folder)
@@ -145,7 +145,7 @@ def _said(check: Check) -> str:
     return f"bad  {what}: {check.problem}" if check.problem else f"ok   {what}"
 
 
-def _listed(manifests: Sequence["Manifest"]) -> "RenderableType":
+def _listed(manifests: Sequence["SealedManifest"]) -> "RenderableType":
     from rich.table import Table
 
     table = Table("name", "version", "role", "task", "labels", "precision", "tokens", "teacher", "measured")
@@ -164,7 +164,7 @@ def _listed(manifests: Sequence["Manifest"]) -> "RenderableType":
     return table
 
 
-def _measured(manifest: "Manifest") -> Iterator[str]:
+def _measured(manifest: "SealedManifest") -> Iterator[str]:
     """The first figure of each graph; `show` has them all."""
     for precision in manifest.graphs:
         for result in manifest.results:
@@ -173,7 +173,7 @@ def _measured(manifest: "Manifest") -> Iterator[str]:
                 break
 
 
-def _shown(place: "BundlePath", manifest: "Manifest") -> "Iterator[RenderableType]":
+def _shown(place: "BundlePath", manifest: "SealedManifest") -> "Iterator[RenderableType]":
     from rich.table import Table
 
     facts = Table.grid(padding=(0, 2))
@@ -196,10 +196,11 @@ def _shown(place: "BundlePath", manifest: "Manifest") -> "Iterator[RenderableTyp
     yield files
 
 
-def _facts(place: "BundlePath", manifest: "Manifest") -> Iterator[tuple[str, str]]:
+def _facts(place: "BundlePath", manifest: "SealedManifest") -> Iterator[tuple[str, str]]:
     lineage = manifest.lineage
     yield "name", f"{manifest.name}@{manifest.version}"
     yield "folder", str(place.folder)
+    yield "digest", manifest.seal
     yield "role", manifest.role
     yield "task", manifest.task
     yield "labels", ", ".join(manifest.labels)

@@ -14,9 +14,8 @@ from service.environment import load
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
-    from service.processes.parent import Ready, Said
+    from service.processes.line import Line, Ready, Said
     from service.settings import Settings
 
 SPARE_S = 3.0
@@ -59,15 +58,15 @@ def _together(settings: "Settings", doors: "list[socket.socket]") -> int:
         return Workers(work, doors, stop_s=stop_s, on_ready=_tell_ready, on_end=forget).run()
 
 
-def _work(settings: "Settings", door: "socket.socket", tell: "Callable[[Said], None]", name: str) -> int:
+def _work(settings: "Settings", door: "socket.socket", line: "Line") -> int:
     """In a worker's process."""
-    from service.processes.parent import Said
+    from service.processes.line import Said
     from service.processes.worker import live
 
     try:
-        return live(settings, door, tell, name)
+        return live(settings, door, line.tell, line)
     except Exception as failure:  # the parent says why it ends
-        tell(Said(failure=failure))
+        line.tell(Said(failure=failure))
         return 1
 
 

@@ -3,6 +3,7 @@
 Each worker has a listening socket of its own on the same port, so the kernel shares connections out evenly. The parent
 keeps all of these sockets: when a worker goes, what waits in its socket waits for the next one instead of being reset.
 SIGTERM and SIGINT stop all, SIGHUP lets all look for new models and keys, SIGUSR1 replaces one worker after the other.
+What one worker is asked that all must do is passed on (`relay`).
 It knows processes and signals. It knows nothing of requests or models.
 """
 
@@ -16,6 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+
+from service.processes.line import Asked, Line, Order, Ready, Report, Said, Telling, tell_worker
+from service.processes.relay import Relay
 
 logger = logging.getLogger("understudy")
 
@@ -33,30 +37,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 """Before a worker that ended by itself is started again; doubled each time until one of them got ready."""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Where it serves, and what."""
-
-    url: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a worker tells its parent: nothing but that it lives, or one of these."""
-
-    ready: Ready | None = None
-    failure: Exception | None = None  # why it cannot serve
-
-
-Work = Callable[[socket.socket, Callable[[Said], None], str], int]
-"""A worker's life: serve on the socket, tell what there is to tell; returns the exit code. The name is for metrics."""
+Work = Callable[[socket.socket, Line], int]
+"""A worker's life: serve on the socket, tell what there is to tell; returns the exit code."""
 
 
 class Worker:
     """One process, as its parent sees it."""
 
-    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket) -> None:
+    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket, held: tuple[Order, ...]) -> None:
         self.slot = slot
         self.generation = generation
         self.ready: Ready | None = None
@@ -64,23 +52,34 @@ class Worker:
         self.leaving = False
         self.heard = time.monotonic()
         context = multiprocessing.get_context("spawn")
-        self._ears, mouth = context.Pipe(duplex=False)
+        self.pipe, far_end = context.Pipe()
+        self._hung_up = False
         # Two names in turn: while one is replaced by the other, both write their metrics.
         self.name = f"{slot}-{generation % 2}"
-        self.process: BaseProcess = context.Process(target=_live, args=(work, door, mouth, self.name), name=self.name)
+        life = (work, door, Line(self.name, held, far_end))
+        self.process: BaseProcess = context.Process(target=_live, args=life, name=self.name)
         self.process.start()
-        mouth.close()
+        far_end.close()
 
-    def listen(self) -> None:
-        """Take in what it said."""
+    def listen(self) -> list[Asked | Report]:
+        """Take in what it said; returns what concerns all."""
+        messages = list[Asked | Report]()
         try:
-            while self._ears.poll():
-                said: Said = self._ears.recv()
+            while not self._hung_up and self.pipe.poll():
+                said: Said = self.pipe.recv()
                 self.heard = time.monotonic()
                 self.ready = said.ready or self.ready
                 self.failure = said.failure or self.failure
+                if said.message is not None:
+                    messages.append(said.message)
         except (EOFError, OSError):
-            return
+            self._hung_up = True
+        return messages
+
+    @property
+    def stirs(self) -> "list[Connection | int]":
+        """What to wait for: its words, its end."""
+        return [self.process.sentinel] if self._hung_up else [self.process.sentinel, self.pipe]
 
     def leave(self) -> None:
         """Ask it to finish."""
@@ -129,6 +128,7 @@ class Workers:
         self._workers: list[Worker] = []
         self._generation = 0
         self._failure: Exception | None = None
+        self._relay = Relay(self._tell)
 
     def run(self) -> int:
         """Start all and watch them until a signal comes; returns the exit code.
@@ -141,8 +141,9 @@ class Workers:
             self._start(slot)
         said, code = False, None
         while code is None and not {signal.SIGTERM, signal.SIGINT} & set(self._signals):
-            wait([worker.process.sentinel for worker in self._workers], LOOK_S)
+            wait([stir for worker in self._workers for stir in worker.stirs], LOOK_S)
             self._obey()
+            self._pass_on()
             code = self._look()
             ready = [worker.ready for worker in self._workers if worker.ready is not None]
             if not said and len(ready) == len(self._doors):
@@ -158,9 +159,24 @@ class Workers:
 
     def _start(self, slot: int) -> Worker:
         self._generation += 1
-        worker = Worker(self._work, slot, self._generation, self._doors[slot])
+        worker = Worker(self._work, slot, self._generation, self._doors[slot], self._relay.held)
         self._workers.append(worker)
         return worker
+
+    def _tell(self, generation: int, telling: Telling) -> None:
+        for worker in self._workers:
+            if worker.generation == generation:
+                tell_worker(worker.pipe, telling)
+
+    def _hear(self, worker: Worker) -> None:
+        for message in worker.listen():
+            self._relay.hear(worker.generation, message)
+
+    def _pass_on(self) -> None:
+        """Hear what all say, and let orders go their way."""
+        for worker in self._workers:
+            self._hear(worker)
+        self._relay.step({worker.generation for worker in self._workers if not worker.over}, time.monotonic())
 
     def _obey(self) -> None:
         while self._signals and self._signals[0] in (signal.SIGHUP, signal.SIGUSR1):
@@ -174,11 +190,11 @@ class Workers:
     def _look(self) -> int | None:
         """One round. An exit code if the whole should end: what cannot start the first time will not the second."""
         for worker in list(self._workers):
-            worker.listen()
             if worker.hung and not worker.over:
                 logger.error("worker %d says nothing any more; it is killed", worker.slot)
                 worker.process.kill()
             if worker.over:
+                self._hear(worker)  # its last words
                 self._workers.remove(worker)
                 self._on_end(worker.name)
                 if self._generation <= len(self._doors) and worker.ready is None:
@@ -230,7 +246,8 @@ class Workers:
                 told = self._told_to_stop()
                 for worker in left:
                     worker.leave()
-            wait([worker.process.sentinel for worker in left], LOOK_S)
+            self._pass_on()  # requests that were taken are answered
+            wait([stir for worker in left for stir in worker.stirs], LOOK_S)
         for worker in left:
             logger.error("worker %d did not end within %g s; it is killed", worker.slot, self._stop_s)
             worker.process.kill()
@@ -240,15 +257,8 @@ class Workers:
         return 0 if all(worker.process.exitcode in STOPPED for worker in self._workers) else 1
 
 
-def _live(work: Work, door: socket.socket, mouth: Connection, name: str) -> None:
+def _live(work: Work, door: socket.socket, line: Line) -> None:
     """In the worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until there is anything to stop
-
-    def tell(said: Said) -> None:
-        try:
-            mouth.send(said)
-        except OSError:  # the parent has gone, so nobody would restart or stop us
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    raise SystemExit(work(door, tell, name))
+    raise SystemExit(work(door, line))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from service.api.gate import with_cors
 from service.app import create_app
 from service.lifecycle import Lifecycle
-from service.processes.parent import Ready, Said
+from service.processes.line import Line, Ready, Said
 from service.processes.server import Server, configure, run
 from service.routes import dialect_of
 from service.settings import Settings
@@ -23,19 +23,19 @@ from service.wire.heads import Reason
 OURS = threading.main_thread()
 
 
-def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], name: str | None = None) -> int:
+def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], line: Line | None = None) -> int:
     """Serve until a signal comes. Raises SettingProblem, and whatever kept the models from opening.
 
-    `name` is given where several workers share their metrics.
+    `line` is given where there are several workers, which share their metrics and what they are asked.
     """
     log = configure_logs(settings)
-    if name is not None:
-        share(name)
-    app = create_app(settings)
+    if line is not None:
+        share(line.name)
+    app = create_app(settings, line)
     metrics = app.desk.metrics
 
     def beat() -> None:
-        if name is not None:
+        if line is not None:
             metrics.sample()
             tell(Said())
 

@@ -5,17 +5,30 @@ from fastapi import APIRouter
 from service.api.door import HotRoute
 from service.api.exchange import Desk
 from service.errors import HUB, OIP, OURS, Dialect
-from service.routes import classify, health, hub, metadata, models, oip, repository
+from service.routes import (
+    classify,
+    compare,
+    health,
+    hub,
+    live,
+    metadata,
+    models,
+    oip,
+    oversight,
+    playground,
+    repository,
+)
 
 
 def hot(desk: Desk) -> list[HotRoute]:
     """The routes where a microsecond counts."""
-    return [classify.route(desk), *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
+    return [classify.route(desk), compare.route(desk), *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
 
 
 def plain(desk: Desk) -> list[APIRouter]:
     """All others."""
-    return [models.router(desk), metadata.router(desk), health.router(desk)]
+    modules = (models, oversight, metadata, health, live, playground)
+    return [module.router(desk) for module in modules]
 
 
 def dialect_of(path: str) -> Dialect:

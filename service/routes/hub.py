@@ -63,10 +63,17 @@ def routes(desk: Desk) -> list[HotRoute]:
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, HubRequest)
         done = await desk.classify(call, Ask(asked.inputs, "inputs"))
-        return Reply(render(done, asked.parameters or DEFAULTS))
+        return Reply(render(done, asked.parameters or DEFAULTS), headers=done.headers)
 
     return [
-        HotRoute(path, desk.endpoint(work, HUB, path), "Classify texts (Hugging Face shape)", HubRequest, HubResponse)
+        HotRoute(
+            path,
+            desk.endpoint(work, HUB, path),
+            "Classify texts (Hugging Face shape)",
+            HubRequest,
+            HubResponse,
+            of_model=True,
+        )
         for path in PATHS
     ]
 

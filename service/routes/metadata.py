@@ -53,6 +53,7 @@ class Properties(Wire):
     task: Task
     labels: tuple[str, ...] = Field(description="In the order of the columns of `scores`")
     max_tokens: int
+    digest: str = Field(description="The seal of its bundle; answers bear the first digits as x-model-digest")
 
 
 class ModelMetadata(Wire):
@@ -136,6 +137,10 @@ def _described(desk: Desk, predictor: Predictor) -> ModelMetadata:
             for tensor in given
         ),
         parameters=Properties(
-            role=manifest.role, task=manifest.task, labels=manifest.labels, max_tokens=manifest.max_tokens
+            role=manifest.role,
+            task=manifest.task,
+            labels=manifest.labels,
+            max_tokens=manifest.max_tokens,
+            digest=manifest.seal,
         ),
     )

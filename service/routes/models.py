@@ -14,6 +14,7 @@ class Model(Wire):
 
     name: str
     version: str
+    digest: str = Field(description="The seal of its bundle; answers bear the first digits as x-model-digest")
     role: Role
     task: Task
     default: bool
@@ -48,6 +49,7 @@ def _described(catalogue: Catalogue, predictor: Predictor) -> Model:
     return Model(
         name=manifest.name,
         version=manifest.version,
+        digest=manifest.seal,
         role=manifest.role,
         task=manifest.task,
         default=predictor is catalogue.default,

@@ -91,6 +91,7 @@ def hot(desk: Desk) -> list[HotRoute]:
             InferRequest,
             InferResponse,
             pattern,
+            of_model=True,
         )
         for path, pattern in zip(PATHS, _PATTERNS, strict=True)
     ]
@@ -116,7 +117,7 @@ def _infer(desk: Desk, pattern: re.Pattern[str]) -> Callable[[Call], Awaitable[R
                 pairs_by=f"; give the tensors {TEXT} and {TEXT_PAIR}",
             ),
         )
-        return Reply(render(done, asked.id, wanted))
+        return Reply(render(done, asked.id, wanted), headers=done.headers)
 
     return work
 

@@ -16,8 +16,10 @@ from service.api.door import HotRoute
 from service.api.exchange import Desk, Extensible
 from service.bundle.errors import BundleError
 from service.bundle.store import BundlePath, find_bundles
-from service.catalogue import Catalogue, Change, NoSuchModel, StillNeeded
-from service.errors import OIP, ChangeRefused, InvalidRequest, UnknownModel
+from service.catalogue import NoSuchModel, StillNeeded
+from service.changes import Deed, NotByAll
+from service.errors import OIP, ChangeIncomplete, ChangeRefused, InvalidRequest, NotReady, UnknownModel
+from service.processes.crew import NoTurn
 from service.wire.call import Call, Reply
 
 INDEX = "/v2/repository/index"
@@ -70,11 +72,11 @@ def hot(desk: Desk) -> list[HotRoute]:
 
     async def load(call: Call) -> Reply:
         _as_it_lies(_asked(desk, call, ChangeRequest))
-        return await _change(desk, call, Catalogue.load)
+        return await _change(desk, call, Deed.LOAD)
 
     async def unload(call: Call) -> Reply:
         _asked(desk, call, ChangeRequest)
-        return await _change(desk, call, Catalogue.unload)
+        return await _change(desk, call, Deed.UNLOAD)
 
     def route(path: str, work: Callable[[Call], Awaitable[Reply]], summary: str) -> HotRoute:
         named = None if path == INDEX else re.compile(path.replace("{name}", "[^/]+"))
@@ -120,18 +122,22 @@ def _places(models: Path) -> list[BundlePath]:
         return []
 
 
-async def _change(desk: Desk, call: Call, change: Callable[[Catalogue, str], Awaitable[Change]]) -> Reply:
+async def _change(desk: Desk, call: Call, deed: Deed) -> Reply:
     named = _NAMED.fullmatch(call.path)
     assert named is not None  # it led us here
     name = named[1]
     # A client that leaves does not stop half-way what it has begun.
-    task = asyncio.ensure_future(change(desk.lifecycle.admitting, name))
+    task = asyncio.ensure_future(desk.changes.make(deed, name))
     try:
         done = await asyncio.shield(task)
     except NoSuchModel as error:
         raise UnknownModel(str(error)) from error
     except StillNeeded as error:
         raise ChangeRefused(str(error)) from error
+    except NoTurn as error:
+        raise NotReady(str(error)) from error
+    except NotByAll as error:
+        raise ChangeIncomplete(_said(str(error), desk.settings.models)) from error
     if done.refused:
         raise ChangeRefused("; ".join(_said(line, desk.settings.models) for line in done.refused))
     return Reply(to_json(ChangeResponse(name=name, opened=done.opened, retired=done.retired)))

@@ -60,6 +60,12 @@ class Stages(NamedTuple):
     tokenize_s: float
     queue_s: float
     inference_s: float
+    teacher_s: float = 0.0  # of waiting for a teacher too
+
+    @property
+    def spent_s(self) -> float:
+        """On the model's own answer."""
+        return self.tokenize_s + self.queue_s + self.inference_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +95,13 @@ current_span: ContextVar[SpanIds | None] = ContextVar("current_span", default=No
 
 def server_timing(stages: Stages, total_s: float) -> bytes:
     """The value of the header Server-Timing, in milliseconds."""
-    return b"tokenize;dur=%.3f, queue;dur=%.3f, inference;dur=%.3f, total;dur=%.3f" % (
+    timing = b"tokenize;dur=%.3f, queue;dur=%.3f, inference;dur=%.3f, total;dur=%.3f" % (
         stages.tokenize_s * 1e3,
         stages.queue_s * 1e3,
         stages.inference_s * 1e3,
         total_s * 1e3,
     )
+    return timing if not stages.teacher_s else b"%b, teacher;dur=%.3f" % (timing, stages.teacher_s * 1e3)
 
 
 def log_visit(visit: Visit) -> None:

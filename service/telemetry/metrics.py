@@ -23,12 +23,14 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from service.oversight.strategy import Ending, Server
+
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 CODES = (200, 400, 401, 403, 404, 413, 415, 422, 429, 499, 500, 503, 504)
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
-REJECTIONS = ("rows", "tokens", "client", "deadline", "not_ready")
+REJECTIONS = ("rows", "tokens", "client", "deadline", "not_ready", "budget")
 """Why a request was turned away though nothing was wrong with it."""
 
 TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -86,6 +88,8 @@ class ModelMeter:
         self.inference = metrics.inference.labels(model)
         self.batch_rows = metrics.batch_rows.labels(model)
         self.batch_tokens = metrics.batch_tokens.labels(model)
+        self.served_by = {server: metrics.served.labels(model, server) for server in Server}
+        self.escalations = {ending: metrics.escalations.labels(model, ending) for ending in Ending}
         self._metrics = metrics
         self._model = model
         self._watched = tuple(gauge.labels(model) for gauge in (*metrics.queues, metrics.dropped_rows))
@@ -119,6 +123,11 @@ class Metrics:
         self.batch_rows = self._histogram("batch_rows", "Rows of a batch.", ROWS, "model")
         self.batch_tokens = self._histogram("batch_tokens", "Tokens of a batch, with padding.", TOKENS, "model")
         self.padding = self._counter("padding_tokens", "Tokens of batches that were only padding.", "model")
+        self.served = self._counter("served_rows", "Texts answered by a strategy, by who did.", "model", "served_by")
+        self.escalations = self._counter(
+            "escalated_rows", "Texts of unsure students, by what came of asking the teacher.", "model", "outcome"
+        )
+        self._budget = self._gauge("escalation_budget_seconds", "Time that teachers may run for unsure students now.")
         loads = self._counter("model_loads", "Bundles that were opened or refused.", "outcome")
         self.loads_done, self.loads_refused = loads.labels("opened"), loads.labels("refused")
         self.queues = (
@@ -156,6 +165,9 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self.watch(self._ready, ready)
 
+    def watch_budget(self, left: Callable[[], float]) -> None:
+        self.watch(self._budget, left)
+
     def watch_log(self, dropped: Callable[[], float]) -> None:
         self.watch(self._dropped_lines, dropped)
 
@@ -171,15 +183,19 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All values, as Prometheus reads them."""
+        return generate_latest(self.collected())
+
+    def collected(self) -> CollectorRegistry:
+        """All values as of now, those of other workers too."""
         self.sample()
         if not self._shared:
-            return generate_latest(self.registry)
+            return self.registry
         registry = CollectorRegistry()
         MultiProcessCollector(registry, os.environ[SHARED])  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry
 
     def _of_models(self) -> tuple[Counter | Gauge | Histogram, ...]:
-        counters = (self.rows, self.tokens, self.padding)
+        counters = (self.rows, self.tokens, self.padding, self.served, self.escalations)
         histograms = (self.tokenize, self.queue, self.inference, self.batch_rows, self.batch_tokens)
         return (*counters, *histograms, *self.queues, self.dropped_rows, self._info)
 

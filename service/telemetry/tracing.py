@@ -91,7 +91,9 @@ class Trace:
     def _add_children(self, stages: Stages, now: int) -> None:
         """Reckoned back from the end: what comes after a run is short, while a body before it may have come slowly."""
         context = set_span_in_context(self._span, Context())
-        parts = (("tokenize", stages.tokenize_s), ("queue", stages.queue_s), ("inference", stages.inference_s))
+        parts = [("tokenize", stages.tokenize_s), ("queue", stages.queue_s), ("inference", stages.inference_s)]
+        if stages.teacher_s:
+            parts.append(("teacher", stages.teacher_s))
         begin = now - sum(int(seconds * 1e9) for _, seconds in parts)
         for name, seconds in parts:
             end = begin + int(seconds * 1e9)

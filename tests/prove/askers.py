@@ -13,6 +13,7 @@ from typing import Any
 
 from service.bench.samples import OK, Failure
 from service.bench.wire import Caller, Dialect, MalformedResponse, ResponseReader, Target
+from service.predictors import MODEL_DIGEST
 from tests.prove.aside import Aside
 from tests.prove.history import Asked
 
@@ -81,22 +82,23 @@ class Askers(Aside):
             except (OSError, TimeoutError, MalformedResponse) as error:
                 self.history.append(_nothing(sent, text, _failure(error)))
                 return
-            self._note(sent, text, status, answer.body)
+            self._note(sent, text, status, answer)
             await asyncio.sleep(chance.expovariate(1 / PAUSE_S))
 
-    def _note(self, sent: float, text: int, status: int, body: bytes) -> None:
+    def _note(self, sent: float, text: int, status: int, answer: ResponseReader) -> None:
         received = perf_counter()
         if status != OK:
             self.history.append(Asked(sent, received, text, status))
             return
         try:
-            name, version, scores = read_answer(json.loads(body), self._labels)
+            name, version, scores = read_answer(json.loads(answer.body), self._labels)
             if name != self._name:
                 raise ValueError(name)
         except (ValueError, KeyError, TypeError, AttributeError):
             self.history.append(_nothing(sent, text, Failure.WRONG))
             return
-        self.history.append(Asked(sent, received, text, status, version, scores))
+        digest = answer.header(MODEL_DIGEST).decode("latin-1")
+        self.history.append(Asked(sent, received, text, status, version, scores, digest))
         self.newest = max(self.newest, version)
 
 

@@ -55,12 +55,21 @@ def flipped_tokenizer(scene: Scene) -> None:
 
 
 def flipped_digest(scene: Scene) -> None:
-    """Of the manifest it is the digests: a flipped bit in the name of its author is no defect that can be seen."""
+    """Where a digest of another file stands."""
     path = scene.folder / MANIFEST_FILE
     content = bytearray(path.read_bytes())
     digest = json.loads(content)["files"][scene.chance.choice((TOKENIZER_FILE, GRAPH_FILE))]
     content[content.index(digest.encode()) + scene.chance.randrange(64)] ^= 1 << scene.chance.randrange(8)
     path.write_bytes(content)
+
+
+def flipped_manifest(scene: Scene) -> None:
+    """Anywhere, as long as it says something else: a flipped bit in the last digit of a number may not."""
+    path = scene.folder / MANIFEST_FILE
+    content = path.read_bytes()
+    while _says_the_same(content, path.read_bytes()):
+        path.write_bytes(content)
+        _flip(scene, MANIFEST_FILE)
 
 
 def wrong_digest(scene: Scene) -> None:
@@ -252,10 +261,11 @@ def empty_folder(scene: Scene) -> None:
 
 
 DEFECTS: tuple[Spoil, ...] = (
-    truncated, flipped_graph, flipped_tokenizer, flipped_digest, wrong_digest, stranger, file_lost, linked,
-    hard_linked, folder_inside, pipe_inside, socket_inside, data_outside, traversal, wrong_labels, labels_and_proof,
-    wrong_inputs, other_inputs, other_output, false_proof, other_weights, not_numbers, huge, no_graph, no_tokenizer,
-    unknown_format, no_manifest, unknown_field, another_place, unreadable, linked_folder, no_folder, empty_folder,
+    truncated, flipped_graph, flipped_tokenizer, flipped_manifest, flipped_digest, wrong_digest, stranger, file_lost,
+    linked, hard_linked, folder_inside, pipe_inside, socket_inside, data_outside, traversal, wrong_labels,
+    labels_and_proof, wrong_inputs, other_inputs, other_output, false_proof, other_weights, not_numbers, huge,
+    no_graph, no_tokenizer, unknown_format, no_manifest, unknown_field, another_place, unreadable, linked_folder,
+    no_folder, empty_folder,
 )  # fmt: skip
 
 
@@ -264,6 +274,13 @@ def _flip(scene: Scene, name: str) -> None:
     content = bytearray(path.read_bytes())
     content[scene.chance.randrange(len(content))] ^= 1 << scene.chance.randrange(8)
     path.write_bytes(content)
+
+
+def _says_the_same(good: bytes, other: bytes) -> bool:
+    try:
+        return bool(json.loads(good) == json.loads(other))
+    except ValueError:
+        return False
 
 
 def _set(scene: Scene, **fields: Any) -> None:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from service.bundle.manifest import OUTPUT, TOKENIZER_FILE, Precision
 from service.bundle.runtime import OpenBundle, open_bundle, open_graph
-from service.bundle.seal import MANIFEST_FILE, digests
+from service.bundle.seal import MANIFEST_FILE, digests, sealed
 from tests.prove.versions import labels_of
 
 GRAPH_FILE = "model.onnx"
@@ -24,11 +24,12 @@ Scores = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """One version, where it waits, and its own answer to each text, in the source's order of labels."""
+    """One version, where it waits, its own answer to each text, in the source's order of labels, and its seal."""
 
     version: int
     folder: Path
     answers: tuple[Scores, ...]
+    digest: str
 
 
 class Press:
@@ -51,8 +52,9 @@ class Press:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         manifest = self._manifest(version, files)
-        (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-        return Edition(version, folder, answers(open_bundle(folder), self.texts, self.labels))
+        (folder / MANIFEST_FILE).write_text(sealed(json.dumps(manifest)), encoding="utf-8")
+        bundle = open_bundle(folder)
+        return Edition(version, folder, answers(bundle, self.texts, self.labels), bundle.manifest.seal)
 
     def _weights(self, version: int) -> bytes:
         """The last layer gets other weights, smaller ones lest the scores are all next to 0 and 1."""

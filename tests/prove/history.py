@@ -1,7 +1,7 @@
 """Who was asked what and when, who answered, and whether a service with one current version could have said so.
 
 The rules of a register: nothing from the future, nothing older than what anyone already knew when the request was
-sent, and each answer is that of the version it names. It knows no clocks and no sockets.
+sent, and each answer is that of the version it names, and bears its digest. It knows no clocks and no sockets.
 """
 
 from bisect import bisect_right
@@ -13,6 +13,7 @@ from itertools import accumulate
 from math import inf, isnan
 
 from service.bench.samples import OK, Failure
+from service.predictors import SHOWN_DIGITS
 from tests.prove.editions import Scores
 
 TOLERANCE = 1e-6
@@ -26,12 +27,13 @@ class Fault(StrEnum):
     FOREIGN = "foreign"  # from a version that was never published, or never should have been opened
     EARLY = "early"  # from a version that was not there yet
     STALE = "stale"  # from an older version than somebody already knew of
+    MISNAMED = "misnamed"  # with the digest of another bundle than that version, or without any
     WRONG = "wrong"  # not what that version says
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request; `version` and `scores` are those of its answer, if there was one."""
+    """One request; `version`, `scores` and `digest` are those of its answer, if there was one."""
 
     sent: float
     received: float
@@ -39,16 +41,19 @@ class Asked:
     status: int  # or a Failure
     version: int = 0
     scores: Scores = ()
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A version: the moment before it was put in place, and the one when the service said that it had taken over.
+    """A version, its seal, the moment before it was put in place, and the one when the service said that it had taken
+    over.
 
     Without such a word it is known from the first answer that names it.
     """
 
     version: int
+    digest: str
     begun: float
     acknowledged: float = inf
 
@@ -111,6 +116,8 @@ def _judge(verdict: Verdict, asked: Asked, place: Published, known: _Known) -> N
     newest = known.at(asked.sent)
     if asked.version < newest:
         verdict.note(Fault.STALE, asked, f"sent when version {newest} was known")
+    if len(asked.digest) != SHOWN_DIGITS or not place.digest.startswith(asked.digest):
+        verdict.note(Fault.MISNAMED, asked, f"whose seal begins otherwise than {asked.digest!r:.80}")
 
 
 def _compare(verdict: Verdict, asked: Asked, wanted: Scores) -> None:

@@ -26,6 +26,8 @@ BODIES: dict[str, list[bytes]] = {
         {"input": PAIR, "model": "twins@1", "version": None},
         {"input": ["é ✓ \u0000 😀"], "model": "tags", "version": 1},
         {"input": [], "model": "stars", "version": "1"},
+        {"input": "a good film", "strategy": "teacher"},
+        {"input": ["good", "bad"], "student": "toy@2", "teacher": "toy-teacher"},
         {"inputs": [[1]], "top_k": 0},
     ),
     "hub": _bodies(

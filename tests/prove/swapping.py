@@ -127,7 +127,7 @@ class _Stand:
             status, _ = self.load()
             known = perf_counter() if status == OK else known
         came = self.askers.until(edition.version, SWAP_S)
-        self.chronicle.published.append(Published(edition.version, begun, known))
+        self.chronicle.published.append(Published(edition.version, edition.digest, begun, known))
         self.chronicle.editions.append(edition)
         return perf_counter() - begun if came else None
 
@@ -206,7 +206,7 @@ def _stand(place: Place) -> Iterator[_Stand]:
     """A server with version 1, and clients."""
     first, press = place.press.make(1), place.press
     place.publish(first)
-    chronicle = _Chronicle([Published(1, perf_counter(), perf_counter())], [first])
+    chronicle = _Chronicle([Published(1, first.digest, perf_counter(), perf_counter())], [first])
     with (
         started(serve_command(place.models, flags(place))) as service,
         Askers(service.target, press.name, press.texts, press.labels) as askers,

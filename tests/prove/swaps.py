@@ -103,7 +103,7 @@ def bounds_of_kills(found: Kills, wanted: int) -> list[Bound]:
 def _of_answers(part: str, verdict: Verdict) -> list[Bound]:
     return [
         Bound(f"{part}: requests", verdict.requests, 1, at_least=True),
-        Bound(f"{part}: failed, foreign, early, stale or wrong", sum(verdict.faults.values()), 0),
+        Bound(f"{part}: failed, foreign, early, stale, misnamed or wrong", sum(verdict.faults.values()), 0),
         Bound(f"{part}: farthest score", verdict.farthest, TOLERANCE),
     ]
 

@@ -23,7 +23,7 @@ from service.batching.jobs import Answer
 from service.bundle.encoder import Row
 from service.bundle.errors import BundleError
 from service.bundle.outside import NotProtobuf, wants_outside_data
-from service.bundle.seal import MANIFEST_FILE, read_manifest
+from service.bundle.seal import MANIFEST_FILE, read_manifest, sealed
 from service.predictors import Outcome
 from service.settings import SettingProblem, Settings
 from service.wire.call import Call, Headers
@@ -135,7 +135,7 @@ HEADERS: tuple[Headers, ...] = (
     [(b"inference-header-content-length", b"10")],
 )
 PLACES = {
-    "native": (("/v1/classify", "/v1/classify"),),
+    "native": (("/v1/classify", "/v1/classify"), ("/v1/compare", "/v1/compare")),
     "hub": (("/predict", "/predict"), ("/", "/")),
     "oip": tuple(
         (f"/v2/models/{name}/{rest}", f"/v2/models/{{name}}/{route}")
@@ -200,19 +200,27 @@ def fragments(data: bytes, dice: int) -> list[bytes]:
 
 
 def manifest(folder: Path) -> Target:
-    """A folder whose manifest is whatever it is."""
+    """A folder whose manifest is whatever it is; sealed, where it can be, lest nothing gets past the seal."""
     toy.publish_zoo(folder / "zoo")
     place = folder / MANIFEST_FILE
 
     def try_out(data: bytes) -> None:
-        place.write_bytes(data)
-        try:
-            read_manifest(folder)
-        except BundleError as error:
-            _one_line(str(error), 1000)
+        for content in (data, _sealed(data)):
+            place.write_bytes(content)
+            try:
+                read_manifest(folder)
+            except BundleError as error:
+                _one_line(str(error), 1000)
 
     seeds = [file.read_bytes() for file in sorted((folder / "zoo").rglob(MANIFEST_FILE))]
     return Target(try_out, [json.dumps(json.loads(seed)).encode() for seed in seeds], WORDS)
+
+
+def _sealed(data: bytes) -> bytes:
+    try:
+        return sealed(data.decode()).encode()
+    except ValueError:
+        return data
 
 
 def graph(_folder: Path) -> Target:

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.bundle.seal import MANIFEST_FILE
+from service.bundle.seal import MANIFEST_FILE, sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Shelf:
         path = staging / MANIFEST_FILE
         manifest = json.loads(path.read_text(encoding="utf-8"))
         manifest |= {"version": str(version), "labels": labels_of(tuple(manifest["labels"]), version)}
-        path.write_text(json.dumps(manifest), encoding="utf-8")
+        path.write_text(sealed(json.dumps(manifest)), encoding="utf-8")
         staging.rename(self.folder / str(version))
 
     def withdraw(self, version: int) -> None:

@@ -1,0 +1,108 @@
+"""Calibrate a student against its teacher on texts without labels: from margin to whether the teacher must be asked.
+
+Both run as they are served, from their bundles. The arithmetic stands in `export.thresholds`; this module knows
+nothing of labels or training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.datasets import read_texts
+from export.errors import DataError
+from export.evaluation import run_by_length
+from export.pair import name_of, teacher_columns
+from export.profiles import Seen
+from export.progress import console, progress_bar
+from export.thresholds import Found, Promise, calibrate
+from service.bundle.encoder import Row, Text
+from service.bundle.manifest import Calibration, Manifest, Precision, Profile
+from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.store import check_place
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Unlabelled texts, or pairs of them: a source (see `export.datasets`) and its columns."""
+
+    place: str
+    column: str = "text"
+    pair_column: str = "text2"
+
+    def read(self, texts: int) -> list[Text]:
+        """All texts (or pairs, if `texts` is 2), none twice. Raises DataError, also when there are none."""
+        found: Sequence[Text] = list(read_texts(self.place, self.column))
+        if texts == 2:
+            found = list(zip(map(str, found), read_texts(self.place, self.pair_column), strict=True))
+        if not found:
+            raise DataError(f"{self.place}: has no rows, so there is nothing to measure")
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a manifest says of a student beside its teacher, by graph."""
+
+    calibration: dict[Precision, Calibration]
+    profile: dict[Precision, Profile]
+
+
+def measure(folder: Path, teacher: Path, source: Source, promise: Promise) -> Calibrated:
+    """Calibrate each graph of the student in this folder; nothing is written.
+
+    Raises Unmet where no threshold keeps the promise, ModelError for a pair that doesn't fit.
+    """
+    beside = open_bundle(teacher)
+    check_place(teacher, beside.manifest)
+    student = open_bundle(folder)
+    columns = teacher_columns(student.manifest, beside.manifest)
+    texts = source.read(student.manifest.texts)
+    wanted = answers(beside, beside.encoder.encode(texts))[:, columns]
+    rows = student.encoder.encode(texts)
+    seen = Seen(source.place, rows, student.encoder.unknown_id)
+    calibration, profile = {}, {}
+    for precision in student.manifest.graphs:
+        graph = student if precision is student.precision else open_bundle(folder, precision)
+        logits = answers(graph, rows)
+        found = calibrate(logits, wanted, promise, f"{folder} ({precision})")
+        calibration[precision] = declared(found, promise, beside.manifest, source.place)
+        profile[precision] = seen.profile(logits, found.temperature, wanted)
+    return Calibrated(calibration, profile)
+
+
+def answers(bundle: OpenBundle, rows: Sequence[Row]) -> Logits:
+    """Logits (N, L) of rows in their order, run in batches of similar length as a busy server does."""
+    with progress_bar(f"{name_of(bundle.manifest)} ({bundle.precision})", len(rows), "rows") as bar:
+
+        def run(batch: Sequence[Row]) -> Logits:
+            logits = bundle.run(batch)
+            bar.advance(len(batch))
+            return logits
+
+        return run_by_length(run, rows)
+
+
+def declared(found: Found, promise: Promise, teacher: Manifest, dataset: str) -> Calibration:
+    """As the manifest has it. Its rows are those that the threshold was tested on: not the fifth that set it up."""
+    tried = found.tried
+    console.log(
+        f"threshold {tried.threshold:g} at temperature {found.temperature:g}: {tried.agreement:.4f} of "
+        f"{tried.accepted:,} accepted rows agree, {tried.escalation:.1%} go to the teacher"
+    )
+    return Calibration(
+        teacher=name_of(teacher),
+        dataset=dataset,
+        rows=tried.rows,
+        temperature=found.temperature,
+        threshold=tried.threshold,
+        target=promise.target,
+        bound=tried.bound(promise.confidence),
+        confidence=promise.confidence,
+        agreement=tried.agreement,
+        escalation=tried.escalation,
+    )
