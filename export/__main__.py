@@ -134,6 +134,9 @@ def calibrate(
     pair_column: Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")] = (
         "text2"
     ),
+    profile: Annotated[
+        str | None, typer.Option(help="texts like those to come, for the watch over drift; unset: --texts")
+    ] = None,
     target: Annotated[float, typer.Option(help="agreement that accepted answers must reach")] = 0.99,
     confidence: Annotated[float, typer.Option(help="of its lower bound, one-sided")] = 0.95,
     into: Annotated[str, typer.Option(help="the version to publish: a number, or next")] = "next",
@@ -145,7 +148,8 @@ def calibrate(
     from export.thresholds import Promise
 
     promise, place = Promise(target, confidence), check_target(bundle, Into.SAME if replace else into)
-    found = measure(bundle, teacher, Source(texts, column, pair_column), promise)
+    traffic = None if profile is None else Source(profile, column, pair_column)
+    found = measure(bundle, teacher, Source(texts, column, pair_column), promise, traffic)
     _done("calibrated", reissue(bundle, found, place))
 
 

@@ -52,26 +52,41 @@ class Calibrated:
     profile: dict[Precision, Profile]
 
 
-def measure(folder: Path, teacher: Path, source: Source, promise: Promise) -> Calibrated:
+@dataclass(frozen=True)
+class _Asked:
+    """Texts as the student reads them, with the teacher's logits (N, L) in the order of the student's labels."""
+
+    seen: Seen
+    wanted: Logits
+
+
+def measure(folder: Path, teacher: Path, source: Source, promise: Promise, traffic: Source | None = None) -> Calibrated:
     """Calibrate each graph of the student in this folder; nothing is written.
 
+    The profile is of `traffic`, texts like those to come; if there are none, of the texts that calibrate.
     Raises Unmet where no threshold keeps the promise, ModelError for a pair that doesn't fit.
     """
     beside = open_bundle(teacher)
     check_place(teacher, beside.manifest)
     student = open_bundle(folder)
     columns = teacher_columns(student.manifest, beside.manifest)
-    texts = source.read(student.manifest.texts)
-    wanted = answers(beside, beside.encoder.encode(texts))[:, columns]
-    rows = student.encoder.encode(texts)
-    seen = Seen(source.place, rows, student.encoder.unknown_id)
+
+    def ask(of: Source) -> _Asked:
+        texts = of.read(student.manifest.texts)
+        wanted = answers(beside, beside.encoder.encode(texts))[:, columns]
+        return _Asked(Seen(of.place, student.encoder.encode(texts), student.encoder.unknown_id), wanted)
+
+    asked = ask(source)
+    like_those_to_come = asked if traffic is None else ask(traffic)
     calibration, profile = {}, {}
     for precision in student.manifest.graphs:
         graph = student if precision is student.precision else open_bundle(folder, precision)
-        logits = answers(graph, rows)
-        found = calibrate(logits, wanted, promise, f"{folder} ({precision})")
+        logits = answers(graph, asked.seen.rows)
+        found = calibrate(logits, asked.wanted, promise, f"{folder} ({precision})")
         calibration[precision] = declared(found, promise, beside.manifest, source.place)
-        profile[precision] = seen.profile(logits, found.temperature, wanted)
+        if traffic is not None:
+            logits = answers(graph, like_those_to_come.seen.rows)
+        profile[precision] = like_those_to_come.seen.profile(logits, found.temperature, like_those_to_come.wanted)
     return Calibrated(calibration, profile)
 
 

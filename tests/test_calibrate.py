@@ -47,6 +47,20 @@ def bundle(distilled: Distilled, tmp_path: Path) -> Path:
     return Path(shutil.copytree(distilled.bundle, tmp_path / "models" / "toy-student" / "1"))
 
 
+def test_the_profile_may_be_of_other_texts(
+    calibrated: Calibrated, distilled: Distilled, adopted: Path, texts: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "traffic.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text, _ in sentences()[:20]))
+    found = measure(distilled.bundle, adopted, Source(str(texts)), PROMISE, Source(str(path)))
+    assert found.calibration == calibrated.calibration
+    for precision, profile in found.profile.items():
+        assert (profile.dataset, profile.rows) == (str(path), 20)
+        assert sum(profile.margin.counts) == sum(profile.tokens.counts) == 20
+        assert profile.agreement is not None
+        assert profile != calibrated.profile[precision]
+
+
 def test_each_graph_is_calibrated_and_profiled(
     calibrated: Calibrated, distilled: Distilled, adopted: Path, texts: Path
 ) -> None:

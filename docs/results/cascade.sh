@@ -16,7 +16,7 @@ texts() { # film reviews in the spelling of SST-2, of which neither model has se
 }
 
 calibrate() { # what is committed: only the manifest and the card change
-  export_ calibrate "$MODELS/sst2-bilstm/1" --teacher "$TEACHER" --texts "$OUT/imdb-sentences.jsonl" --replace
+  export_ calibrate "$MODELS/sst2-bilstm/1" --teacher "$TEACHER" --texts "$OUT/imdb-sentences.jsonl" --profile "$DEV" --replace
 }
 
 measure() {
