@@ -130,7 +130,7 @@ def test_the_json_says_where_how_and_what(written: Written) -> None:
     said = written.report["conditions"]
     assert said["surroundings"]["machine"]["cores"] >= 1
     assert {"uvicorn", "tokenizers", "numpy"} <= said["surroundings"]["versions"].keys()
-    assert said["command"].startswith("python -m service bench ")
+    assert said["command"].startswith("python -m service bench")
     assert said["sweep"]["threads"] == [1]
     assert said["data"]["rows"] == 40
     assert [each["title"] for each in written.report["contenders"]] == [*STUDENTS, TEACHER, SHAPED]

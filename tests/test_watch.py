@@ -96,6 +96,7 @@ def test_a_busy_teacher_costs_samples_and_nobodys_time(models: Path, monkeypatch
         await asyncio.sleep(0.05)
         assert teacher.queued_rows == 0  # nothing of ours stands in anybody's way
         assert await classify(door, TEXTS[:50]) == wanted
+        await until(door, lambda report: report["rows"] == 100)  # taken in while there was no room for any of them
         free.set()
         await asked
         await until(door, lambda report: report["agreement"]["ever"]["rows"] == 10)
