@@ -1,4 +1,4 @@
-"""`python -m export`: teach · distill · adopt · evaluate · calibrate · promote.
+"""`python -m export`: init · teach · distill · adopt · evaluate · calibrate · promote.
 
 Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measured is not enough and nothing changed,
 130 interrupted (run the same command again to go on).
@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from export.errors import ExportError, Unmet
+from export.errors import ExportError, OptionError, Unmet
 from export.progress import console
 from service.bundle.errors import BundleError
-from service.bundle.manifest import Precision
+from service.bundle.manifest import Precision, Task
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make students out of teachers.")
 
@@ -28,6 +28,44 @@ Models = Annotated[Path, typer.Option(help="the repository of bundles to publish
 Recipe = Annotated[Path, typer.Argument(help="a recipe, TOML")]
 TextColumn = Annotated[str, typer.Option(help="the column of the text")]
 LabelColumn = Annotated[str, typer.Option(help="the column of the label")]
+SecondColumn = Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")]
+Relabel = Annotated[list[str], typer.Option(help="tags: NAME=OTHER reads entities so, NAME=O as none; repeatable")]
+Repair = Annotated[bool, typer.Option("--repair", help="tags: an I- that goes on with nothing is read as a B-")]
+PairColumn = Annotated[str | None, typer.Option("--pair", help="the column of the second text, where rows are pairs")]
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="labelled rows: CSV, TSV, JSONL or CoNLL (.gz too), or hub:NAME?split=…")],
+    name: Annotated[str, typer.Option(help="of the recipes and of the student")] = "student",
+    dev: Annotated[str | None, typer.Option(help="rows that select; unset: a tenth of DATA")] = None,
+    unlabelled: Annotated[list[str], typer.Option(help="texts of the same kind without labels; repeatable")] = [],  # noqa: B006
+    teacher: Annotated[str | None, typer.Option(help="an encoder to fine-tune: hub id or folder")] = None,
+    fine_tuned: Annotated[
+        str | None, typer.Option(help="a teacher that knows the labels already: hub id, folder or bundle")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="the column of the text; unset: guessed, like all columns")] = None,
+    pair: PairColumn = None,
+    label: Annotated[str | None, typer.Option(help="the column of the label")] = None,
+    task: Annotated[Task | None, typer.Option(help="unset: guessed from the labels")] = None,
+    into: Annotated[Path, typer.Option(help="the folder of the recipes")] = Path(),
+) -> None:
+    """Look at one's own data and write two commented recipes for it: of a teacher, and of its student."""
+    from export.starter import TEACHER, Wishes, start
+    from export.survey import Chosen, survey
+
+    if teacher and fine_tuned:
+        raise OptionError("--teacher and --fine-tuned: name one, an encoder to fine-tune or one that knows the task")
+    seen = survey(data, Chosen(text, pair, label, task))
+    wishes = Wishes(name, fine_tuned or teacher or TEACHER, fine_tuned is not None, dev, tuple(unlabelled))
+    started = start(seen, wishes, into)
+    _table(data, seen.table(), "found")
+    for warning in started.warnings:
+        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
+    for file in started.files:
+        _done("written", file)
+    for command in started.commands:
+        console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -36,7 +74,7 @@ def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overr
     from export.recipe import TeachRecipe, read_recipe
 
     wanted = read_recipe(TeachRecipe, recipe, overrides)  # before torch is loaded: a slip is answered at once
-    from export.teacher import fine_tune
+    from export.fine_tuning import fine_tune
 
     _done("teacher", fine_tune(wanted, out))
 
@@ -65,17 +103,21 @@ def distill(
 def adopt(
     model: Annotated[str, typer.Argument(help="a fine-tuned classifier: hub id or folder")],
     name: Annotated[str, typer.Option(help="the bundle's name")],
-    dev: Annotated[str, typer.Option(help="data to measure it on; labelled, if it chooses one label")],
+    dev: Annotated[list[str], typer.Option(help="labelled data to measure it on; repeatable")],
     version: Annotated[int, typer.Option(help="the bundle's version")] = 1,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    pair: PairColumn = None,
+    relabel: Relabel = [],  # noqa: B006
+    repair: Repair = False,
     models: Models = Path("models"),
 ) -> None:
     """Publish a Hugging Face classifier as a teacher bundle."""
     from export.datasets import Columns
     from export.pipeline import adopt
 
-    folder = adopt(model, name, version, dev, Columns(text, label), models, _command())
+    columns = Columns(text, label, pair, _relabelled(relabel), repair)
+    folder = adopt(model, name, version, dev[0] if len(dev) == 1 else tuple(dev), columns, models, _command())
     _done("teacher", folder)
 
 
@@ -109,20 +151,27 @@ def shape(
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="models/<name>/<version>")],
-    data: Annotated[str, typer.Argument(help="labelled data that nothing was selected with")],
+    data: Annotated[list[str], typer.Argument(help="labelled data that nothing was selected with; each by itself")],
     teacher: Annotated[Path | None, typer.Option(help="the teacher's bundle, for the agreement")] = None,
     precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    pair: PairColumn = None,
+    relabel: Relabel = [],  # noqa: B006
+    repair: Repair = False,
 ) -> None:
-    """Print a bundle's accuracy, macro-F1 and agreement with its teacher."""
+    """Print a bundle's metrics and its agreement with its teacher; of several data sets also their mean and spread."""
     from export.datasets import Columns
-    from export.evaluation import evaluate
+    from export.evaluation import evaluate_each, side_by_side
 
-    found = evaluate(bundle, precision, data, Columns(text, label), teacher)
-    agreement = {} if found.agreement is None else {"agreement with the teacher": found.agreement}
-    values = {name: f"{value:.4f}" for name, value in (found.metrics | agreement).items()}
-    _table(f"{bundle} ({precision}), {found.rows} rows of {data}", values)
+    columns = Columns(text, label, pair, _relabelled(relabel), repair)
+    found = list(evaluate_each(bundle, precision, data, columns, teacher))
+    if len(found) == 1:
+        values = {name: f"{value:.4f}" for name, value in found[0].values().items()}
+        _table(f"{bundle} ({precision}), {found[0].rows} rows of {data[0]}", values)
+    else:
+        for line in side_by_side(data, found):
+            typer.echo(line)
 
 
 @app.command()
@@ -131,9 +180,7 @@ def calibrate(
     teacher: Annotated[Path, typer.Option(help="its teacher's bundle")],
     texts: Annotated[str, typer.Option(help="texts like those to come, that nothing was trained on; no labels")],
     column: TextColumn = "text",
-    pair_column: Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")] = (
-        "text2"
-    ),
+    pair_column: SecondColumn = "text2",
     profile: Annotated[
         str | None, typer.Option(help="texts like those to come, for the watch over drift; unset: --texts")
     ] = None,
@@ -160,6 +207,7 @@ def promote(
     teacher: Annotated[Path, typer.Option(help="their teacher's bundle")],
     texts: Annotated[str, typer.Option(help="texts like those to come that neither was trained on; no labels")],
     column: TextColumn = "text",
+    pair_column: SecondColumn = "text2",
     min_gain: Annotated[float, typer.Option(help="share of rows by which the agreement must rise at least")] = 0.0,
     level: Annotated[float, typer.Option(help="the chance that is taken of promoting one that is no better")] = 0.05,
     precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
@@ -169,7 +217,7 @@ def promote(
     from export.promote import Rule, check_place_for, compare, promote
 
     rule, target = Rule(level, min_gain), check_place_for(bundle, against)
-    found = compare(bundle, against, teacher, Source(texts, column), precision)
+    found = compare(bundle, against, teacher, Source(texts, column, pair_column), precision)
     _table(f"{bundle} against {against}, {found.rows} rows of {texts}", found.table())
     _done("promoted", promote(bundle, target, found, rule))
 
@@ -184,6 +232,7 @@ def cascade(
     plot: Annotated[Path | None, typer.Option(help="an SVG of the curves; needs the extra `report`")] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    pair: PairColumn = None,
 ) -> None:
     """Print what student and teacher give together at the calibrated threshold, and draw it for every other."""
     from export.cascade import calibration_of, draw, summary
@@ -192,7 +241,7 @@ def cascade(
     from service.bundle.store import read_manifest
 
     calibration = calibration_of(read_manifest(bundle), precision)
-    answered = answer_both(bundle, precision, teacher, data, Columns(text, label), labelled=not unlabelled)
+    answered = answer_both(bundle, precision, teacher, data, Columns(text, label, pair), labelled=not unlabelled)
     title = f"{bundle} ({precision}) beside {teacher}, {len(answered.student)} rows of {data}"
     _table(title, summary(answered, calibration))
     if plot:
@@ -203,6 +252,7 @@ def cascade(
 def texts(
     source: Annotated[str, typer.Argument(help="a file, or hub:NAME?split=…")],
     column: TextColumn = "text",
+    pair: PairColumn = None,
     sentences: Annotated[bool, typer.Option("--sentences", help="cut each document into sentences")] = False,
     treebank: Annotated[bool, typer.Option("--treebank", help="lower-case and split words as in SST-2")] = False,
     min_words: Annotated[int, typer.Option(min=1)] = 1,
@@ -212,8 +262,10 @@ def texts(
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts")] = None,
 ) -> None:
     """Print a source's texts in the shape in which a recipe would take them, none twice, as JSON lines."""
-    from export.sentences import TextSource, shaped_texts
+    from export.sentences import TextSource, shaped_rows
 
+    if pair and sentences:
+        raise OptionError("--sentences: a pair is not cut into sentences; leave it out, or --pair")
     shape = {
         "sentences": sentences,
         "treebank": treebank,
@@ -221,10 +273,11 @@ def texts(
         "max_words": max(min_words, max_words),
     }
     wanted = TextSource.model_validate(
-        {"source": source, "column": column, "skip": skip, "documents": documents, "limit": limit} | shape
+        {"source": source, "column": column, "pair": pair, "skip": skip, "documents": documents, "limit": limit} | shape
     )
-    for text in dict.fromkeys(shaped_texts(wanted)):
-        typer.echo(json.dumps({"text": text}, ensure_ascii=False))
+    for text in dict.fromkeys(shaped_rows(wanted)):
+        named = {"text": text} if isinstance(text, str) else {"text": text[0], "text2": text[1]}
+        typer.echo(json.dumps(named, ensure_ascii=False))
 
 
 @app.command()
@@ -237,11 +290,22 @@ def results(models: Annotated[Path, typer.Argument(help="a repository of bundles
         typer.echo(line)
 
 
-def _table(title: str, values: Mapping[str, str]) -> None:
+def _relabelled(pairs: list[str]) -> dict[str, str]:
+    """NAME=OTHER, each."""
+    from export.errors import OptionError
+
+    parted = [pair.partition("=") for pair in pairs]
+    for name, equals, other in parted:
+        if not (name and equals and other):
+            raise OptionError(f"--relabel {name}{equals}{other}: write NAME=OTHER, or NAME=O for none")
+    return {name: other for name, _, other in parted}
+
+
+def _table(title: str, values: Mapping[str, str], what: str = "metric") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("metric", "value", title=Text(title))  # in a str, rich reads a path's [] as markup
+    table = Table(what, "value", title=Text(title))  # in a str, rich reads a path's [] as markup
     for name, value in values.items():
         table.add_row(name, value)
     console.__class__().print(table)

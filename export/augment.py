@@ -1,21 +1,28 @@
-"""Synthetic transfer texts by the three rules of Tang et al. 2019, section 3.3: pure functions of (words, rng).
+"""Synthetic texts and pairs by the three rules of Tang et al. 2019, section 3.3: pure functions of (words, rng).
 
 The rules read words and tags; they know nothing of teachers, tokenisers or files.
 """
 
+import pkgutil
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from export.errors import RecipeError, first_line
 from export.recipe import Augmentation
+from service.bundle.encoder import Text
 
-Tagger = Callable[[Sequence[str]], list[str]]
+Tagger = Callable[[Sequence[str]], Sequence[str]]
 """Words -> one part-of-speech tag a word."""
+
+TURNS = {1: ((0,),), 2: ((0,), (1,), (0, 1))}
+"""Texts in a row -> which of them one copy after the other changes: of a pair the first, the second, both, in turn."""
 
 _WORD = re.compile(r"\S+")
 
@@ -25,6 +32,31 @@ def penn_tags(words: Sequence[str]) -> list[str]:
     from textblob.en import parser
 
     return [tag for _, tag in parser.find_tags(list(words))]
+
+
+def named_tagger(name: str) -> Tagger:
+    """What `transfer.augment.tagger` names. Raises RecipeError where that can't be imported, or is no function."""
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RecipeError(
+            f"transfer.augment.tagger: {name!r}: {first_line(error)}; write package.module:function"
+        ) from error
+    if not callable(found):
+        raise RecipeError(f"transfer.augment.tagger: {name!r} is no function that makes a tag of each word")
+    return _checked(found, name)
+
+
+def _checked(tagger: Tagger, name: str) -> Tagger:
+    """A tagger that somebody else wrote."""
+
+    def tags(words: Sequence[str]) -> Sequence[str]:
+        found = tagger(words)
+        if len(found) != len(words):
+            raise RecipeError(f"transfer.augment.tagger: {name!r} gave {len(found)} tags for {len(words)} words")
+        return found
+
+    return tags
 
 
 @dataclass(frozen=True)
@@ -81,18 +113,45 @@ def sample_ngram(words: Sequence[str], rules: Augmentation, rng: Generator) -> l
 
 
 def augmented(
-    texts: Sequence[str], rules: Augmentation, mask: str, rng: Generator, tagger: Tagger = penn_tags
-) -> Iterator[str]:
-    """`copies` synthetic texts for each text, without repetitions and without the originals."""
+    texts: Sequence[Text], rules: Augmentation, mask: str, rng: Generator, tagger: Tagger = penn_tags
+) -> Iterator[Text]:
+    """`copies` synthetic rows for each text or pair, without repetitions and without the originals.
+
+    Both texts of a pair belong to the one corpus out of which words are drawn.
+    """
     if not rules.copies:
         return
-    corpus = [words for words in map(_WORD.findall, texts) if words]
-    sampler = TagSampler.of(corpus, tagger)
+    rows = [(text,) if isinstance(text, str) else text for text in texts]
+    sampler = TagSampler.of(filter(None, (_WORD.findall(part) for row in rows for part in row)), tagger)
     seen = set(texts)
-    for words in corpus:
-        tags = tagger(words)
-        for _ in range(rules.copies):
-            text = " ".join(sample_ngram(replace_words(words, tags, sampler, rules, mask, rng), rules, rng))
+    for row in rows:
+        if not any(map(str.split, row)):
+            continue
+        read = [_Read.of(part, tagger) for part in row]
+        for changed in islice(cycle(TURNS[len(row)]), rules.copies):
+            parts = [
+                part.copy(sampler, rules, mask, rng) if place in changed and part.words else row[place]
+                for place, part in enumerate(read)
+            ]
+            text = parts[0] if len(parts) == 1 else (parts[0], parts[1])
             if text not in seen:
                 seen.add(text)
                 yield text
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A text's words and their tags."""
+
+    words: list[str]
+    tags: Sequence[str]
+
+    @classmethod
+    def of(cls, text: str, tagger: Tagger) -> "_Read":
+        words = _WORD.findall(text)
+        return cls(words, tagger(words) if words else ())
+
+    def copy(self, sampler: TagSampler, rules: Augmentation, mask: str, rng: Generator) -> str:
+        """Changed by all three rules."""
+        changed = replace_words(self.words, self.tags, sampler, rules, mask, rng)
+        return " ".join(sample_ngram(changed, rules, rng))

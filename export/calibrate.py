@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.datasets import read_texts
+from export.datasets import read_pairs
 from export.errors import DataError
 from export.evaluation import run_by_length
 from export.pair import name_of, teacher_columns
@@ -36,9 +36,7 @@ class Source:
 
     def read(self, texts: int) -> list[Text]:
         """All texts (or pairs, if `texts` is 2), none twice. Raises DataError, also when there are none."""
-        found: Sequence[Text] = list(read_texts(self.place, self.column))
-        if texts == 2:
-            found = list(zip(map(str, found), read_texts(self.place, self.pair_column), strict=True))
+        found = list(read_pairs(self.place, (self.column, self.pair_column)[:texts]))
         if not found:
             raise DataError(f"{self.place}: has no rows, so there is nothing to measure")
         return list(dict.fromkeys(found))

@@ -20,6 +20,7 @@ TASKS = {
     Task.SINGLE_LABEL: "single-label classification",
     Task.MULTI_LABEL: "multi-label classification",
     Task.REGRESSION: "regression",
+    Task.TAGGING: "token classification",
 }
 
 

@@ -1,57 +1,83 @@
-"""How good is it? Metrics, and the reports made of them. The one module that opens a test split (`held_out`)."""
+"""Reports of how good a bundle is, and how steady. The one module that opens a test split (`held_out`)."""
 
-from collections.abc import Callable, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score
 
+from export.alignment import first_pieces, places_of, word_logits
 from export.cascade import Answered
-from export.datasets import Columns, Example, held_out, read_texts
-from export.errors import ModelError
-from export.pair import teacher_columns
-from service.bundle.manifest import Precision, Task
+from export.datasets import Columns, Example, Names, held_out, read_pairs
+from export.errors import ModelError, OptionError
+from export.metrics import METRICS, Found, Labels, Logits, Targets, count_rows, decisions
+from export.pair import name_of, teacher_columns
+from export.tags import Words
+from export.tasks import targets_of, words_of
+from service.bundle.encoder import Row, Text
+from service.bundle.manifest import Manifest, Precision, Task
+from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.spans import Tag, entities
+from service.bundle.tasks import softmax
 
 BATCH = 32
 SHUFFLES = 5
 
-Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
+AGREEMENT = "agreement with the teacher"
+BY_CHARACTERS = "F1 by characters"
+
 R = TypeVar("R", bound=Sized)
-
-
-def accuracy(predicted: Labels, labels: Labels) -> float:
-    """Share of rows whose label is right."""
-    return float(accuracy_score(labels, predicted))
-
-
-def macro_f1(predicted: Labels, labels: Labels) -> float:
-    """F1 of each label, averaged with equal weight."""
-    return float(f1_score(labels, predicted, average="macro", zero_division=0))
-
-
-METRICS: dict[str, Callable[[Labels, Labels], float]] = {"accuracy": accuracy, "macro-F1": macro_f1}
-"""Name -> (predicted (N,), labels (N,)) -> value; the first one selects on dev."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on `rows` rows; `agreement` is the share of rows with the teacher's label."""
+    """What was measured on `rows` rows; `agreement` is the share of rows, or of words, with the teacher's label."""
 
     rows: int
     metrics: dict[str, float]
     agreement: float | None
 
+    def values(self) -> dict[str, float]:
+        """All that was measured, by name."""
+        return self.metrics | ({} if self.agreement is None else {AGREEMENT: self.agreement})
 
-def report(logits: Logits, labels: Labels, teacher: Logits | None = None) -> Report:
-    """Logits (N, L), labels (N,), and the teacher's logits (N, L) if there are some."""
-    predicted = logits.argmax(axis=1)
-    agreement = None if teacher is None else accuracy(predicted, teacher.argmax(axis=1))
-    return Report(len(labels), {name: metric(predicted, labels) for name, metric in METRICS.items()}, agreement)
+
+def side_by_side(sources: Sequence[str], reports: Sequence[Report]) -> Iterator[str]:
+    """A Markdown table: a line for each of several data sets, then mean and standard deviation (of a sample)."""
+    names = list(reports[0].values())
+    table = np.array([[found.values()[name] for name in names] for found in reports])  # (sources, metrics)
+    yield f"| data | rows | {' | '.join(names)} |"
+    yield f"|---|--:|{'--:|' * len(names)}"
+    lines = [(source, f"{found.rows:,}", row) for source, found, row in zip(sources, reports, table, strict=True)]
+    for what, rows, values in [*lines, ("mean", "", table.mean(axis=0)), ("spread", "", table.std(axis=0, ddof=1))]:
+        yield f"| {what} | {rows} | {' | '.join(f'{value:.4f}' for value in values)} |"
+
+
+def report(
+    task: Task, logits: Logits, targets: Targets, teacher: Logits | None = None, labels: Sequence[str] = ()
+) -> Report:
+    """Logits (N, L), targets (N,) or (N, L), and the teacher's logits (N, L) if there are some.
+
+    Of tagging logits (W, L), targets (W, 2), and the names of the labels: see `asked`.
+    """
+    values = {name: metric(logits, targets, labels) for name, metric in METRICS[task].items()}
+    beside = None if teacher is None else agreement(task, logits, teacher)
+    return Report(count_rows(task, targets), values, beside)
+
+
+def asked(logits: Logits, rows: Sequence[Row], words: Sequence[Words] | None, labels: Sequence[str]) -> Logits:
+    """What is measured of a model's answers for its rows: all of them, or, where words have tags, one for each word."""
+    if words is None:
+        return logits
+    return word_logits(logits, first_pieces([row for row in rows if isinstance(row, Spanned)], words), labels)
+
+
+def agreement(task: Task, logits: Logits, teacher: Logits) -> float | None:
+    """Share of rows in which both decide alike; None of a task that decides nothing."""
+    ours, theirs = decisions(task, logits), decisions(task, teacher)
+    return float((ours == theirs).all(axis=1).mean()) if ours.shape[1] else None
 
 
 def evaluate(bundle: Path, precision: Precision, source: str, columns: Columns, teacher: Path | None) -> Report:
@@ -59,10 +85,57 @@ def evaluate(bundle: Path, precision: Precision, source: str, columns: Columns, 
 
     Raises DataError for rows and ModelError for a teacher that don't fit, BundleError for a bundle that doesn't open.
     """
+    return next(evaluate_each(bundle, precision, [source], columns, teacher))
+
+
+def evaluate_each(
+    bundle: Path, precision: Precision, sources: Sequence[str], columns: Columns, teacher: Path | None
+) -> Iterator[Report]:
+    """The same of several data sets, one after the other."""
     opened = open_bundle(bundle, precision)
-    examples = held_out(source, opened.manifest.labels, columns)
-    beside = predict(_with_labels(opened.manifest.labels, teacher), examples) if teacher else None
-    return report(predict(opened, examples), labels_of(examples), beside)
+    manifest = opened.manifest
+    check_columns(manifest, columns)
+    other = _with_labels(manifest.labels, teacher) if teacher else None
+    for source in sources:
+        examples = held_out(source, names_of(manifest), columns)
+        targets = targets_of(examples, manifest.task, len(manifest.labels))
+        beside = _answers(other, examples) if other else None
+        found = report(manifest.task, _answers(opened, examples), targets, beside, manifest.labels)
+        if manifest.task is Task.TAGGING:
+            found = replace(found, metrics=found.metrics | {BY_CHARACTERS: f1_by_characters(opened, examples)})
+        yield found
+
+
+def _answers(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
+    """(N, L), or of words (W, L)."""
+    rows = bundle.encoder.encode([example.text for example in examples])
+    return asked(run_by_length(bundle.run, rows), rows, words_of(examples), bundle.manifest.labels)
+
+
+def f1_by_characters(bundle: OpenBundle, examples: Sequence[Example]) -> float:
+    """Of entities as they are served, by label, first and last character: a server does not know the data's words."""
+    tags = [Tag.of(label) for label in bundle.manifest.labels]
+    rows = bundle.encoder.encode([example.text for example in examples])
+    own = np.split(run_by_length(bundle.run, rows), np.cumsum([len(row) for row in rows])[:-1])
+    wanted = found = right = 0
+    for row, logits, words in zip(rows, own, words_of(examples) or (), strict=True):
+        assert isinstance(row, Spanned)  # a tagger's encoder makes no others
+        theirs = set(places_of(words, tags))
+        ours = {entity.place for entity in entities(row, softmax(logits), tags)}
+        wanted, found, right = wanted + len(theirs), found + len(ours), right + len(theirs & ours)
+    return Found(wanted, found, right).f1
+
+
+def names_of(manifest: Manifest) -> Names:
+    """How its labels are to be read from a file."""
+    return Names(manifest.labels, manifest.task)
+
+
+def check_columns(manifest: Manifest, columns: Columns) -> None:
+    """Raises OptionError where a model of pairs is to read single texts, or one of single texts pairs."""
+    if manifest.texts != len(columns.texts):
+        wanted = "pairs; name the column of the second text" if manifest.texts == 2 else "single texts; leave it out"
+        raise OptionError(f"--pair: {name_of(manifest)} reads {wanted}")
 
 
 def answer_both(
@@ -74,13 +147,15 @@ def answer_both(
     """
     student, beside = open_bundle(bundle, precision), open_bundle(teacher)
     order = teacher_columns(student.manifest, beside.manifest)
+    check_columns(student.manifest, columns)
+    labels: Labels | None = None
     if labelled:
-        examples = held_out(source, student.manifest.labels, columns)
-        texts, labels = [example.text for example in examples], labels_of(examples)
+        examples = held_out(source, names_of(student.manifest), columns)
+        texts = [example.text for example in examples]
+        labels = targets_of(examples, Task.SINGLE_LABEL, len(student.manifest.labels)).astype(np.int64)
     else:
-        texts, labels = list(read_texts(source, columns.text)), None
-    found = [run_by_length(each.run, each.encoder.encode(texts)) for each in (student, beside)]
-    return Answered(found[0], found[1][:, order], labels)
+        texts = list(read_pairs(source, columns.texts))
+    return Answered(predict(student, texts), predict(beside, texts)[:, order], labels)
 
 
 def _with_labels(labels: tuple[str, ...], folder: Path) -> OpenBundle:
@@ -91,14 +166,9 @@ def _with_labels(labels: tuple[str, ...], folder: Path) -> OpenBundle:
     return teacher
 
 
-def labels_of(examples: Sequence[Example]) -> Labels:
-    """(N,)"""
-    return np.array([example.label for example in examples], dtype=np.int64)
-
-
-def predict(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
-    """Logits (N, L) in the order of the examples, run in batches of similar length as a busy server does."""
-    return run_by_length(bundle.run, bundle.encoder.encode([example.text for example in examples]))
+def predict(bundle: OpenBundle, texts: Sequence[Text]) -> Logits:
+    """Logits (N, L) in the order of the texts, run in batches of similar length as a busy server does."""
+    return run_by_length(bundle.run, bundle.encoder.encode(texts))
 
 
 def run_by_length(run: Callable[[Sequence[R]], Logits], rows: Sequence[R]) -> Logits:
@@ -107,23 +177,23 @@ def run_by_length(run: Callable[[Sequence[R]], Logits], rows: Sequence[R]) -> Lo
 
 
 def run_batches(run: Callable[[Sequence[R]], Logits], rows: Sequence[R], order: Sequence[int]) -> Logits:
-    """Run rows in the given order, BATCH at a time; logits (N, L) come back in the rows' own order."""
-    parts = [run([rows[i] for i in order[start : start + BATCH]]) for start in range(0, len(order), BATCH)]
-    found = np.concatenate(parts)
-    logits = np.empty_like(found)
-    logits[list(order)] = found
-    return logits
+    """Run rows in the given order, BATCH at a time; logits (N, L) come back in the rows' own order.
+
+    Of a tagger (R, L): those of all tokens of a row, one row behind the other, without padding.
+    """
+    found: dict[int, Logits] = {}
+    for start in range(0, len(order), BATCH):
+        places = order[start : start + BATCH]
+        batch = [rows[i] for i in places]
+        found.update(zip(places, _apart(run(batch), batch), strict=True))
+    return np.concatenate([found[i] for i in range(len(rows))])
 
 
-def decisions(task: Task, logits: Logits) -> Labels:
-    """What each row's logits decide, (N, ·): the best label, or yes and no for each; numbers decide nothing."""
-    match task:
-        case Task.SINGLE_LABEL:
-            return np.asarray(logits.argmax(axis=1, keepdims=True))
-        case Task.MULTI_LABEL:
-            return (logits >= 0).astype(np.int64)
-        case Task.REGRESSION:
-            return np.empty((len(logits), 0), dtype=np.int64)
+def _apart(logits: Logits, rows: Sequence[Sized]) -> Sequence[Logits]:
+    """Each row's own: (B, L) -> B x (1, L), or a tagger's (B, T, L) -> B x (T, L)."""
+    if logits.ndim == 2:
+        return np.split(logits, len(logits))
+    return [own[: len(row)] for own, row in zip(logits, rows, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -131,8 +201,8 @@ class Wander:
     """How far answers depend on their neighbours in the batch."""
 
     largest: float  # largest change of a logit between alone and in a shuffled batch
-    flips: float  # share of rows whose decision changed in at least one of the shuffles
-    alone: Logits  # (N, L), each row run by itself
+    flips: float  # share of rows with a decision that changed in at least one of the shuffles
+    alone: Logits  # (N, L), each row run by itself; a tagger's (R, L)
 
 
 def wander(
@@ -142,11 +212,13 @@ def wander(
     seed: int = 0,
 ) -> Wander:
     """Run each row alone, then in SHUFFLES random batches of mixed lengths, and compare."""
-    alone = np.concatenate([run([row]) for row in rows])
+    own = [part for row in rows for part in _apart(run([row]), [row])]
+    alone = np.concatenate(own)
+    whose = np.repeat(np.arange(len(rows)), [len(part) for part in own])
     rng = np.random.default_rng(seed)
-    changed, largest = np.zeros(len(rows), dtype=bool), 0.0
+    changed, largest = np.zeros(len(alone), dtype=bool), 0.0
     for _ in range(SHUFFLES):
         together = run_batches(run, rows, rng.permutation(len(rows)).tolist())
         largest = max(largest, float(np.abs(together - alone).max()))
         changed |= (decisions(task, together) != decisions(task, alone)).any(axis=1)
-    return Wander(largest, float(changed.mean()), alone)
+    return Wander(largest, len(np.unique(whose[changed])) / len(rows), alone)

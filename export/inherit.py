@@ -18,12 +18,11 @@ SCALE = 0.25
 """Standard deviation of every embedding table before training: an LSTM's gates then start in their linear part."""
 
 
-def svd_embeddings(table: NDArray[np.float32], kept: NDArray[np.int64], width: int) -> NDArray[np.float32]:
-    """The best rank-`width` picture of the teacher's rows: (V_teacher, H), (V,) -> (V, width).
+def svd_embeddings(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """The best rank-`width` picture of the teacher's embeddings: (V, H) -> (V, width).
 
     XtremeDistil (Mukherjee & Awadallah 2020, section 3.2) starts its student so. Raises RecipeError if width > H.
     """
-    rows = table[kept]  # (V, H)
     if width > min(rows.shape):
         have = f"{rows.shape[1]} columns in {rows.shape[0]} rows"
         raise RecipeError(f"student.embedding: the teacher's embeddings have {have}, {width} asked")

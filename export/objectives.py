@@ -1,60 +1,140 @@
-"""Objectives: pure functions (student's logits, teacher's logits, labels) -> loss. They never see a model.
+"""Objectives: pure functions (a student's output, its target) -> loss. They never see a model.
 
-Each takes logits (B, L), teacher (B, L) and labels (B,) with `UNLABELLED` where a row has none, and returns a scalar.
+Logits are (R, L), representations and hidden states (R, H). Labels are (R,) with `UNLABELLED` where a row has none,
+where one label of several is right; else (R, L) with NaN in rows that have none. Each returns a scalar.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from export.signals import Output, Target
+
 UNLABELLED = -100
 
-ObjectiveFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+ObjectiveFunction = Callable[[Output, Target], Tensor]
 
 
-def logit_mse(logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+def logit_mse(output: Output, target: Target) -> Tensor:
     """Mean squared error between logits (Tang et al. 2019, eq. 4, as a mean over rows and labels)."""
-    return functional.mse_loss(logits, teacher)
+    return functional.mse_loss(output.logits, target.logits)
 
 
-def tempered_kl(logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def tempered_kl(output: Output, target: Target, temperature: float) -> Tensor:
     """KL(teacher || student) of distributions softened by T, times T² so that gradients keep their size
     (Hinton et al. 2015, section 2)."""
-    target = functional.log_softmax(teacher / temperature, dim=-1)
-    ours = functional.log_softmax(logits / temperature, dim=-1)
-    return functional.kl_div(ours, target, log_target=True, reduction="batchmean") * temperature**2
+    theirs = functional.log_softmax(target.logits / temperature, dim=-1)
+    ours = functional.log_softmax(output.logits / temperature, dim=-1)
+    return functional.kl_div(ours, theirs, log_target=True, reduction="batchmean") * temperature**2
 
 
-def cross_entropy(logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+def log_odds_mse(output: Output, target: Target) -> Tensor:
+    """Mean squared error from log(p / (1 - p)), p the teacher's softmax (Mukherjee & Awadallah 2020: their LL, here as
+    a mean over rows and labels)."""
+    return functional.mse_loss(output.logits, log_odds(target.logits))
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """(R, L) -> logit(softmax(z)) (R, L): z of a label minus the logarithm of the summed exp(z) of all others."""
+    labels = logits.shape[1]
+    own = torch.eye(labels, dtype=torch.bool, device=logits.device)
+    others = logits.unsqueeze(1).expand(-1, labels, -1).masked_fill(own, -torch.inf)  # (R, L, L)
+    return logits - others.logsumexp(dim=2)
+
+
+def cross_entropy(output: Output, target: Target) -> Tensor:
     """Cross entropy with the labels; rows without one don't count, and a batch without any gives 0."""
-    total = functional.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+    labels = target.labels
+    total = functional.cross_entropy(output.logits, labels, ignore_index=UNLABELLED, reduction="sum")
     return total / (labels != UNLABELLED).sum().clamp(min=1)
 
 
-def cross_entropy_or_argmax(logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy_or_argmax(output: Output, target: Target) -> Tensor:
     """As `cross_entropy`, but a row without a label takes the teacher's (Tang et al. 2019, section 3.2)."""
-    filled = torch.where(labels == UNLABELLED, teacher.argmax(dim=-1), labels)
-    return functional.cross_entropy(logits, filled)
+    filled = torch.where(target.labels == UNLABELLED, target.logits.argmax(dim=-1), target.labels)
+    return functional.cross_entropy(output.logits, filled)
+
+
+def binary_cross_entropy(output: Output, target: Target) -> Tensor:
+    """Of each label by itself, yes or no; rows without labels don't count."""
+    return _of_labelled(functional.binary_cross_entropy_with_logits, output.logits, target.labels)
+
+
+def binary_cross_entropy_or_teacher(output: Output, target: Target) -> Tensor:
+    """The same, but a row without labels takes the teacher's decisions."""
+    filled = torch.where(target.labels.isnan(), (target.logits >= 0).float(), target.labels)
+    return functional.binary_cross_entropy_with_logits(output.logits, filled)
+
+
+def squared_error(output: Output, target: Target) -> Tensor:
+    """From the labels, which are numbers; rows without them don't count."""
+    return _of_labelled(functional.mse_loss, output.logits, target.labels)
+
+
+def squared_error_or_teacher(output: Output, target: Target) -> Tensor:
+    """The same, but a row without numbers takes the teacher's."""
+    filled = torch.where(target.labels.isnan(), target.logits, target.labels)
+    return functional.mse_loss(output.logits, filled)
+
+
+def representation_mse(output: Output, target: Target) -> Tensor:
+    """Mean squared error between the student's representation and the teacher's hidden states."""
+    return functional.mse_loss(output.representation, _hidden(target))
+
+
+def representation_kl(output: Output, target: Target) -> Tensor:
+    """KL(teacher || student) of the two taken as distributions over their units (Mukherjee & Awadallah 2020, eq. 6)."""
+    theirs = functional.log_softmax(_hidden(target), dim=-1)
+    ours = functional.log_softmax(output.representation, dim=-1)
+    return functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+
+
+def representation_cosine(output: Output, target: Target) -> Tensor:
+    """One minus the cosine between them, as a mean over rows."""
+    return 1 - functional.cosine_similarity(output.representation, _hidden(target), dim=-1).mean()
+
+
+def weighted(terms: Sequence[tuple[float, ObjectiveFunction]]) -> ObjectiveFunction:
+    """The sum of weight * objective. A term of weight 0 is not computed."""
+    counted = [(weight, objective) for weight, objective in terms if weight]
+
+    def total(output: Output, target: Target) -> Tensor:
+        parts = [weight * objective(output, target) for weight, objective in counted]
+        return torch.stack(parts).sum()
+
+    return counted[0][1] if len(counted) == 1 and counted[0][0] == 1 else total
 
 
 def mixture(alpha: float, hard: ObjectiveFunction, soft: ObjectiveFunction) -> ObjectiveFunction:
-    """alpha * hard + (1 - alpha) * soft (Tang et al. 2019, eq. 5). A term of weight 0 is not computed."""
-    if alpha == 0:
-        return soft
-    if alpha == 1:
-        return hard
-
-    def mixed(logits: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        return alpha * hard(logits, teacher, labels) + (1 - alpha) * soft(logits, teacher, labels)
-
-    return mixed
+    """alpha * hard + (1 - alpha) * soft (Tang et al. 2019, eq. 5)."""
+    return weighted([(alpha, hard), (1 - alpha, soft)])
 
 
-SOFT: dict[str, Callable[[float], ObjectiveFunction]] = {
-    "mse": lambda temperature: logit_mse,
-    "kl": lambda temperature: partial(tempered_kl, temperature=temperature),
-}
+SOFT: Mapping[str, Callable[[float], ObjectiveFunction]] = MappingProxyType(
+    {
+        "mse": lambda temperature: logit_mse,
+        "kl": lambda temperature: partial(tempered_kl, temperature=temperature),
+        "logodds": lambda temperature: log_odds_mse,
+    }
+)
 """Name in a recipe -> temperature -> objective."""
+
+REPRESENTATION: Mapping[str, ObjectiveFunction] = MappingProxyType(
+    {"mse": representation_mse, "kl": representation_kl, "cosine": representation_cosine}
+)
+"""Name in a recipe -> objective."""
+
+
+def _hidden(target: Target) -> Tensor:
+    if target.hidden is None:
+        raise ValueError("the teacher's hidden states were not recorded")
+    return target.hidden
+
+
+def _of_labelled(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    known = ~labels.isnan().any(dim=1)
+    return loss(logits[known], labels[known]) if bool(known.any()) else logits.sum() * 0

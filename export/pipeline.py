@@ -1,8 +1,12 @@
 """The whole way, one line an arrow: recipe -> data -> teacher's signals -> student -> graphs -> bundle."""
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,22 +14,29 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export import inherit
-from export.datasets import Columns, Dataset, Example, read_labelled, read_texts
-from export.errors import DataError, ModelError, first_line
-from export.evaluation import Labels, Logits, accuracy, labels_of, report
+from export.datasets import Columns, Dataset, Names, read_pairs
+from export.errors import DataError, ModelError, RecipeError, first_line
+from export.evaluation import asked, report
+from export.fine_tuning import teacher_recipe
 from export.methods import METHODS
+from export.metrics import Logits, Targets, selecting
+from export.pretrained import load_tokenizer
 from export.progress import console
-from export.publish import Reference, Trained, encoder_of, free_place, publish, versions
+from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
-from export.recipe import DistillRecipe, Section, as_toml
-from export.students import STUDENTS, Shape, count_parameters
-from export.teacher import Teacher, load_tokenizer, teacher_recipe
+from export.recipe import Data, DistillRecipe, HiddenStates, Section, Sources, as_toml, listed, read_all
+from export.records import read_records
+from export.signals import Output, Stacked
+from export.students import STUDENTS, Recurrent, Shape, count_parameters
+from export.tags import Words
+from export.tasks import targets_of, words_of
+from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import fast_graph, student_graph, teacher_graph
 from export.training import Judge, fit
-from export.transfer import TransferSet, collect, encode, label
-from export.vocabulary import Vocabulary, student_vocabulary
-from service.bundle.encoder import Encoder
+from export.transfer import Tokens, TransferSet, collect, encode, label, tokens_of
+from export.vocabulary import Vocabulary, vocabulary_of
+from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Lineage, Precision, Role, Task
 
 
@@ -47,47 +58,71 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     free_place(places.models, recipe.name, recipe.version)
     data = recipe.data.read()
     teacher = load_teacher(recipe)
+    hidden = hidden_to_learn(recipe, teacher)
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
-    logits = label(teacher, texts.groups, places.work / "logits")
-    vocabulary = student_vocabulary(teacher.tokenizer, texts.texts, recipe.student.prune)
-    encoder = encoder_of(vocabulary.tokenizer_json, Role.STUDENT, recipe.student.max_tokens, vocabulary.pad_id)
-    transfer = encode(encoder, texts, logits, vocabulary.pad_id)
+    signals = label(teacher, texts.groups, hidden, places.work / "logits")
+    vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
+    encoder = student_encoder(recipe, vocabulary)
+    transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
     student = new_student(recipe, vocabulary, teacher)
-    dev = encode_dev(encoder, data, vocabulary.pad_id)
+    dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
     folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
-    return _publish_student(recipe, places, command, student, vocabulary, teacher, data, dev)
+    return _publish_student(recipe, places, command, student, vocabulary, teacher, dev)
 
 
-def adopt(folder: str, name: str, version: int, dev: str, columns: Columns, models: Path, command: str) -> Path:
+def adopt(folder: str, name: str, version: int, dev: Sources, columns: Columns, models: Path, command: str) -> Path:
     """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a teacher bundle, measured on `dev`.
 
-    The metrics are for one label a row: of models for other tasks, only the graph is measured, on the texts. Returns
-    the bundle's folder.
+    Of rows without the column of labels only the graph is measured. Returns the bundle's folder.
     """
     free_place(models, name, version)
     file = graph_file(folder)
     if file is None:
         teacher = Teacher.load(folder)
-        texts, labels = _dev_rows(teacher.task, teacher.labels, dev, columns)
-        torch_logits = teacher.exact_logits(texts)
+        rows = _rows_of(dev, Names(teacher.labels, teacher.task), columns)
+        torch_logits = teacher.exact_logits(rows.texts)
         ready = _ready_graph(teacher)
     else:
         ready, torch_logits = read_ready_graph(file, folder), None
-        texts, labels = _dev_rows(ready.task, ready.labels, dev, columns)
+        rows = _rows_of(dev, Names(ready.labels, ready.task), columns)
     trained = Trained(
         name=name,
         version=version,
         role=Role.TEACHER,
         task=ready.task,
         labels=ready.labels,
+        texts=1 if columns.pair is None else 2,
         tokenizer_json=ready.tokenizer_json,
         max_tokens=ready.max_tokens,
         pad_id=ready.pad_id,
         graphs={Precision.EXACT: ready.graph},
         lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    return publish(trained, Reference(dev, texts, labels, torch_logits, None), models, command)
+    reference = Reference(listed(dev), rows.texts, rows.targets, torch_logits, None, words=rows.words)
+    return publish(trained, reference, models, command)
+
+
+class _Rows(NamedTuple):
+    """What an adopted model is measured on."""
+
+    texts: list[Text]
+    targets: Targets | None
+    words: Sequence[Words] | None
+
+
+def _rows_of(dev: Sources, names: Names, columns: Columns) -> _Rows:
+    """With their labels if the first row has one. Raises DataError, also when there are no rows."""
+    sources = (dev,) if isinstance(dev, str) else dev
+    first = next(chain.from_iterable(map(read_records, sources)), None)
+    if first is not None and columns.label in first[1]:
+        examples = read_all(dev, names, columns)
+        targets = targets_of(examples, names.task, len(names.labels))
+        return _Rows([example.text for example in examples], targets, words_of(examples))
+    texts = [text for source in sources for text in read_pairs(source, columns.texts)]
+    if not texts:
+        raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
+    return _Rows(texts, None, None)
 
 
 def _ready_graph(teacher: Teacher) -> ReadyGraph:
@@ -101,23 +136,12 @@ def _ready_graph(teacher: Teacher) -> ReadyGraph:
     )
 
 
-def _dev_rows(task: Task, names: tuple[str, ...], dev: str, columns: Columns) -> tuple[list[str], Labels | None]:
-    """The texts, and their labels (N,) where the metrics can use them."""
-    if task is Task.SINGLE_LABEL:
-        examples = read_labelled(dev, names, columns)
-        return [example.text for example in examples], labels_of(examples)
-    texts = list(read_texts(dev, columns.text))
-    if not texts:
-        raise DataError(f"{dev}: has no rows, so there is nothing to measure")
-    return texts, None
-
-
 def load_teacher(recipe: DistillRecipe) -> AnyTeacher:
     """Raises ModelError when the teacher has another task, other labels than the recipe or in another order, or can't
     mask."""
-    teacher = open_teacher(recipe.teacher)
-    if teacher.task is not Task.SINGLE_LABEL:
-        raise ModelError(f"teacher {recipe.teacher.model}: does {teacher.task}; students learn single-label tasks")
+    teacher = open_teacher(recipe.teacher, recipe.data.form.texts)
+    if teacher.task is not recipe.data.task:
+        raise ModelError(f"teacher {recipe.teacher.model}: does {teacher.task}; data.task says {recipe.data.task}")
     if teacher.labels != recipe.data.labels:
         raise ModelError(
             f"teacher {recipe.teacher.model} knows the labels {', '.join(teacher.labels)}; "
@@ -129,22 +153,66 @@ def load_teacher(recipe: DistillRecipe) -> AnyTeacher:
     return teacher
 
 
-def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: AnyTeacher) -> nn.Module:
+def hidden_to_learn(recipe: DistillRecipe, teacher: AnyTeacher) -> HiddenStates | None:
+    """The hidden states that the method learns from, if any.
+
+    Raises ModelError when the teacher doesn't give them, RecipeError when the recipe doesn't name them or the student's
+    representation is not as wide.
+    """
+    if not recipe.learns_states:
+        return None
+    hidden, (layers, width) = recipe.teacher.hidden, teacher.states
+    if not layers:
+        raise ModelError("teacher.hidden: a bundle gives no hidden states; name the teacher's Hugging Face folder")
+    if hidden is None:
+        raise RecipeError(
+            "teacher.hidden: unset, and the stage of the representation learns a layer's states; "
+            f"write layer = {math.ceil(layers / 2)} below [teacher.hidden], the middle one of {layers}"
+        )
+    if hidden.layer > layers:
+        raise ModelError(f"teacher.hidden.layer: it has {layers} layers, not {hidden.layer}")
+    if recipe.student.dense != width:
+        raise RecipeError(
+            f"student.dense: {recipe.student.dense}, but the teacher's states are {width} wide; write {width}"
+        )
+    return hidden
+
+
+def student_encoder(recipe: DistillRecipe, vocabulary: Vocabulary) -> Encoder:
+    """The encoder that a server will make for the student."""
+    reads = Reads(Role.STUDENT, recipe.data.task, recipe.data.form.texts)
+    return encoder_of(vocabulary.tokenizer_json, reads, recipe.student.max_tokens, vocabulary.pad_id)
+
+
+def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: AnyTeacher) -> Recurrent:
     """An untrained student with the embeddings that it inherits."""
     torch.manual_seed(recipe.seed)
     wanted, rng = recipe.student, np.random.default_rng(recipe.seed)
-    count = len(vocabulary.kept)
-    shape = Shape(count, wanted.embedding, wanted.hidden, wanted.dense, len(recipe.data.labels), wanted.dropout)
-    student = STUDENTS[wanted.architecture](shape)
+    count = len(vocabulary)
+    shape = Shape(
+        vocabulary=count,
+        embedding=wanted.embedding,
+        hidden=wanted.hidden,
+        dense=wanted.dense,
+        labels=len(recipe.data.labels),
+        dropout=wanted.dropout,
+        pooling=wanted.pooling,
+        activation=wanted.activation,
+        channels=wanted.channels,
+    )
+    student = STUDENTS[wanted.architecture, recipe.data.form](shape)
     if wanted.embeddings == "svd":
-        table = inherit.svd_embeddings(teacher.embeddings, vocabulary.kept, wanted.embedding)
+        table = inherit.svd_embeddings(vocabulary.rows(teacher.embeddings), wanted.embedding)
     elif wanted.embeddings == "random":
         table = inherit.random_embeddings(count, wanted.embedding, rng)
     else:
         table = inherit.file_embeddings(Path(wanted.embeddings), vocabulary.pieces, wanted.embedding, rng)
-    student.get_parameter("embedding.weight").data.copy_(torch.from_numpy(table))
+    student.begin_with(torch.from_numpy(table))
     size = count_parameters(student)
-    console.log(f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {count:,} pieces")
+    console.log(
+        f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; "
+        f"{count:,} {wanted.vocabulary}"
+    )
     return student
 
 
@@ -152,46 +220,61 @@ def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: AnyTeach
 class Dev:
     """The dev split as the student reads it."""
 
-    examples: tuple[Example, ...]
-    rows: tuple[list[int], ...]
+    task: Task
+    labels: tuple[str, ...]
+    texts: tuple[Text, ...]
+    rows: Sequence[Row]
+    tokens: tuple[Tokens, ...]  # of each text of a row
+    targets: Targets  # (N,), (N, L), or of words (W, 2)
+    words: tuple[Words, ...] | None  # of texts with tags
+    metric: str | None = None  # selects; the task's first if none is named
+
+    def asked(self, logits: Logits) -> Logits:
+        """What is measured of the student's answers."""
+        return asked(logits, self.rows, self.words, self.labels)
 
 
-def encode_dev(encoder: Encoder, data: Dataset, pad_id: int) -> Dev:
-    """Tokens of every dev text; an empty one is one pad token."""
-    rows = encoder.encode([example.text for example in data.dev])
-    return Dev(data.dev, tuple(row or [pad_id] for row in rows))
+def encode_dev(encoder: Encoder, data: Dataset, described: Data, pad_id: int) -> Dev:
+    """Tokens and targets of every dev row."""
+    texts = tuple(example.text for example in data.dev)
+    rows: Sequence[Row] = encoder.encode(texts)
+    targets = targets_of(data.dev, described.task, len(data.labels))
+    tokens = tokens_of(rows, pad_id)
+    return Dev(described.task, data.labels, texts, rows, tokens, targets, words_of(data.dev), described.metric)
 
 
 def judge_on(dev: Dev) -> Judge:
-    """Dev accuracy of a network."""
-    labels = labels_of(dev.examples)
-    return lambda student: accuracy(torch_logits(student, dev).argmax(axis=1), labels)
+    """The dev metric of a network that selects."""
+    metric = selecting(dev.task, dev.metric)
+    return lambda student: metric(dev.asked(torch_logits(student, dev)), dev.targets, dev.labels)
 
 
 @torch.inference_mode()
 def torch_logits(student: nn.Module, dev: Dev) -> Logits:
-    """Logits (N, L) of the network itself, in fp32, without padding."""
+    """Logits (N, L) of the network itself, in fp32, without padding where rows are single texts; a tagger's (R, L)."""
     student.eval()
     device = next(student.parameters()).device
     found: dict[int, Logits] = {}
-    by_length: dict[int, list[int]] = {}
-    for i, row in enumerate(dev.rows):
-        by_length.setdefault(len(row), []).append(i)
-    for length, places in by_length.items():
-        ids = torch.tensor([dev.rows[i] for i in places], device=device)  # (B, T)
-        logits = student(ids, torch.full((len(places),), length)).float().cpu().numpy()
-        found.update(zip(places, logits, strict=True))
-    return np.stack([found[i] for i in range(len(dev.rows))])
+    by_length: dict[tuple[int, ...], list[int]] = {}
+    for i, lengths in enumerate(zip(*(tokens.lengths.tolist() for tokens in dev.tokens), strict=True)):
+        by_length.setdefault(lengths, []).append(i)
+    for places in by_length.values():
+        blocks = [part for tokens in dev.tokens for part in tokens.block(np.array(places))]
+        output: Output = student(*(torch.from_numpy(part).to(device) for part in blocks))
+        own = np.split(output.logits.float().cpu().numpy(), len(places))  # a row's (1, L), a tagger's (T, L)
+        found.update(zip(places, own, strict=True))
+    if dev.words is None:
+        return np.concatenate([found[i] for i in range(len(dev.texts))])
+    return np.concatenate([found[i][: len(row)] for i, row in enumerate(dev.rows)])  # an empty row has a pad token
 
 
 def _publish_student(
     recipe: DistillRecipe,
     places: Places,
     command: str,
-    student: nn.Module,
+    student: Recurrent,
     vocabulary: Vocabulary,
     teacher: AnyTeacher,
-    data: Dataset,
     dev: Dev,
 ) -> Path:
     exact = student_graph(student)
@@ -199,8 +282,9 @@ def _publish_student(
         name=recipe.name,
         version=recipe.version,
         role=Role.STUDENT,
-        task=Task.SINGLE_LABEL,
-        labels=data.labels,
+        task=dev.task,
+        labels=recipe.data.labels,
+        texts=student.inputs,
         tokenizer_json=vocabulary.tokenizer_json,
         max_tokens=recipe.student.max_tokens,
         pad_id=vocabulary.pad_id,
@@ -209,11 +293,11 @@ def _publish_student(
             teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
         ),
     )
-    texts, labels = [example.text for example in data.dev], labels_of(data.dev)
-    beside = teacher.exact_logits(texts)
-    logits = torch_logits(student, dev)
-    console.log(report(logits, labels, beside))
-    reference = Reference(recipe.data.dev, texts, labels, logits, beside, teacher.made_of)
+    beside, logits = teacher.exact_logits(dev.texts), torch_logits(student, dev)
+    if dev.words is not None:
+        beside = asked(beside, teacher.read(dev.texts), dev.words, dev.labels)
+    console.log(report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels))
+    reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.words)
     return publish(trained, reference, places.models, command)
 
 
@@ -230,7 +314,13 @@ def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
 
 def _digest(recipe: Section, transfer: TransferSet, dev: Dev) -> str:
     """All that decides a student: another teacher at the same place must not find the old one's checkpoints."""
-    digest = hashlib.sha256(f"{as_toml(recipe)}{dev}".encode())
-    for part in (transfer.tokens, transfer.offsets, transfer.logits, transfer.labels):
-        digest.update(part.tobytes())
+    digest = hashlib.sha256(f"{as_toml(recipe)}{dev.texts}".encode())
+    for side in (*transfer.tokens, *dev.tokens):
+        digest.update(side.flat.tobytes())
+        digest.update(side.offsets.tobytes())
+    signals = transfer.signals
+    hidden = signals.hidden.parts() if isinstance(signals.hidden, Stacked) else [signals.hidden]
+    for part in (signals.logits, *hidden, transfer.theirs, transfer.targets, dev.targets):
+        if part is not None:
+            digest.update(np.ascontiguousarray(part).data)  # not a copy: hidden states are large
     return digest.hexdigest()[:12]

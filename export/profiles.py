@@ -28,11 +28,16 @@ class Seen:
     def profile(self, logits: Logits, temperature: float, teacher: Logits | None) -> Profile:
         """Of the student's logits (N, L) for these rows, and of its teacher's if there is one; N >= 1."""
         agreement = None if teacher is None else float((logits.argmax(axis=1) == teacher.argmax(axis=1)).mean())
+        margin = histogram(margins(logits, temperature), MARGIN_EDGES)
+        return self.profile_of_texts().model_copy(update={"margin": margin, "agreement": agreement})
+
+    def profile_of_texts(self) -> Profile:
+        """Of the rows alone, where a row has not one label."""
         return Profile(
             dataset=self.dataset,
             rows=len(self.rows),
             tokens=histogram([len(row) for row in self.rows], TOKEN_EDGES),
             unknown=histogram(unknown_shares(list(map(pieces, self.rows)), self.unknown_id), UNKNOWN_EDGES),
-            margin=histogram(margins(logits, temperature), MARGIN_EDGES),
-            agreement=agreement,
+            margin=None,
+            agreement=None,
         )

@@ -8,14 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from export.card import model_card
 from export.errors import RecipeError
-from export.evaluation import Labels, Logits, Wander, report, run_by_length, wander
+from export.evaluation import Report, Wander, asked, report, run_by_length, wander
+from export.metrics import Logits, Targets
 from export.profiles import Seen
-from service.bundle.encoder import Encoder, Row
+from export.tags import Words
+from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import (
     FORMAT,
@@ -49,6 +50,15 @@ PROOF_TEXTS = (
 
 
 @dataclass(frozen=True)
+class Reads:
+    """What decides how texts become a model's rows."""
+
+    role: Role
+    task: Task = Task.SINGLE_LABEL
+    texts: int = 1  # in a row
+
+
+@dataclass(frozen=True)
 class Trained:
     """All that a bundle is made of, before anything is measured."""
 
@@ -57,6 +67,7 @@ class Trained:
     role: Role
     task: Task
     labels: tuple[str, ...]
+    texts: int  # in a row
     tokenizer_json: str
     max_tokens: int
     pad_id: int
@@ -69,11 +80,12 @@ class Reference:
     """What the graphs are measured against on dev: the labels, torch's logits of this network, the teacher's."""
 
     dataset: str
-    texts: Sequence[str]
-    labels: Labels | None  # (N,); none where the metrics can't use them
-    torch_logits: Logits | None  # (N, L); none where the graph itself is the original
-    teacher_logits: Logits | None  # (N, L); none for a teacher itself
+    texts: Sequence[Text]
+    targets: Targets | None  # (N,), (N, L), or of words (W, 2); none where there are none
+    torch_logits: Logits | None  # (N, L), a tagger's of all tokens (R, L); none where the graph itself is the original
+    teacher_logits: Logits | None  # (N, L), or of words (W, L); none for a teacher itself
     teacher_made_of: str = "torch"  # or as it is served
+    words: Sequence[Words] | None = None  # of texts with tags
 
 
 def publish(trained: Trained, reference: Reference, models: Path, command: str) -> Path:
@@ -88,14 +100,15 @@ def publish(trained: Trained, reference: Reference, models: Path, command: str) 
         role=trained.role,
         task=trained.task,
         labels=trained.labels,
-        inputs=INPUTS[trained.role, 1],
+        inputs=INPUTS[trained.role, trained.texts],
+        texts=trained.texts,
         max_tokens=trained.max_tokens,
         pad_id=trained.pad_id,
         graphs={precision: _declared(precision, of, reference) for precision, of in measured.items()},
         files=digests(files),
         lineage=trained.lineage,
         profile=_profiles(trained, measured, reference),
-        results=() if reference.labels is None else _results(trained.role, measured, reference, reference.labels),
+        results=_results(trained, measured, reference),
         proof=_proof(trained),
     )
     folder = models / manifest.name / manifest.version
@@ -114,10 +127,16 @@ def free_place(models: Path, name: str, version: int) -> Path:
     return folder
 
 
-def encoder_of(tokenizer_json: str, role: Role, max_tokens: int, pad_id: int) -> Encoder:
+def encoder_of(tokenizer_json: str, reads: Reads, max_tokens: int, pad_id: int) -> Encoder:
     """The encoder that a server will make of this tokenizer."""
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    return Encoder(tokenizer, inputs=INPUTS[role, 1], max_tokens=max_tokens, pad_id=pad_id)
+    return Encoder(
+        Tokenizer.from_str(tokenizer_json),
+        inputs=INPUTS[reads.role, reads.texts],
+        max_tokens=max_tokens,
+        pad_id=pad_id,
+        texts=reads.texts,
+        spanned=reads.task is Task.TAGGING,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -129,7 +148,7 @@ def versions() -> dict[str, str]:
 class _Measurement:
     rows: Sequence[Row]  # dev, as the graph reads it
     wander: Wander
-    batched: Logits  # (N, L), in batches of similar length
+    batched: Logits  # (N, L), in batches of similar length; a tagger's (R, L)
 
 
 def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measurement:
@@ -146,11 +165,14 @@ def _profiles(
     trained: Trained, measured: Mapping[Precision, _Measurement], reference: Reference
 ) -> dict[Precision, Profile]:
     """What dev looked like to each graph of a student, whose later traffic is held against it."""
-    if trained.role is not Role.STUDENT or trained.task is not Task.SINGLE_LABEL:
+    if trained.role is not Role.STUDENT or trained.task not in (Task.SINGLE_LABEL, Task.TAGGING):
         return {}
     unknown_id = _encoder(trained).unknown_id
+    seen = {precision: Seen(reference.dataset, of.rows, unknown_id) for precision, of in measured.items()}
+    if trained.task is Task.TAGGING:
+        return {precision: texts.profile_of_texts() for precision, texts in seen.items()}
     return {
-        precision: Seen(reference.dataset, of.rows, unknown_id).profile(of.batched, 1.0, reference.teacher_logits)
+        precision: seen[precision].profile(of.batched, 1.0, reference.teacher_logits)
         for precision, of in measured.items()
     }
 
@@ -168,35 +190,49 @@ def _declared(precision: Precision, measured: _Measurement, reference: Reference
 
 
 def _results(
-    role: Role, measured: Mapping[Precision, _Measurement], reference: Reference, labels: Labels
+    trained: Trained, measured: Mapping[Precision, _Measurement], reference: Reference
 ) -> tuple[Measured, ...]:
-    answers = {f"{role}, {precision}": of.batched for precision, of in measured.items()}
+    if reference.targets is None:
+        return ()
+    rows = next(iter(measured.values())).rows
+
+    def of_what_is_asked(logits: Logits) -> Logits:
+        return asked(logits, rows, reference.words, trained.labels)
+
+    answers = {f"{trained.role}, {precision}": of_what_is_asked(of.batched) for precision, of in measured.items()}
     if reference.torch_logits is not None:
-        answers = {f"{role}, torch": reference.torch_logits} | answers
+        answers = {f"{trained.role}, torch": of_what_is_asked(reference.torch_logits)} | answers
     if reference.teacher_logits is not None:
         answers = {f"its teacher, {reference.teacher_made_of}": reference.teacher_logits} | answers
-    return tuple(row for what, logits in answers.items() for row in _rows(what, logits, reference, labels))
+    reports = {
+        what: report(trained.task, logits, reference.targets, reference.teacher_logits, trained.labels)
+        for what, logits in answers.items()
+    }
+    return tuple(row for what, found in reports.items() for row in _rows(what, found, reference.dataset))
 
 
-def _rows(what: str, logits: Logits, reference: Reference, labels: Labels) -> list[Measured]:
-    found = report(logits, labels, reference.teacher_logits)
-    values = found.metrics | ({} if found.agreement is None else {"agreement with the teacher": found.agreement})
+def _rows(what: str, found: Report, dataset: str) -> list[Measured]:
     return [
-        Measured(what=what, dataset=reference.dataset, split="dev", rows=found.rows, metric=name, value=value)
-        for name, value in values.items()
+        Measured(what=what, dataset=dataset, split="dev", rows=found.rows, metric=name, value=value)
+        for name, value in found.values().items()
     ]
 
 
 def _proof(trained: Trained) -> Proof:
     encoder = _encoder(trained)
-    rows = encoder.encode(PROOF_TEXTS)
+    texts: tuple[Text, ...] = PROOF_TEXTS
+    if trained.texts == 2:
+        texts = tuple(zip(PROOF_TEXTS, (*PROOF_TEXTS[1:], PROOF_TEXTS[0]), strict=True))
+    rows = encoder.encode(texts)
     logits = {}
     for precision, graph in trained.graphs.items():
         session = open_graph(graph)
-        alone: NDArray[np.float32] = np.concatenate([session.run(encoder.collate([row])) for row in rows])
-        logits[precision] = tuple(tuple(float(value) for value in row) for row in alone)
-    return Proof(texts=PROOF_TEXTS, logits=logits)
+        alone = [session.run(encoder.collate([row]))[0] for row in rows]  # (L,), a tagger's (T, L)
+        own = [each if each.ndim == 1 else each[: len(row)].ravel() for row, each in zip(rows, alone, strict=True)]
+        logits[precision] = tuple(tuple(map(float, each)) for each in own)
+    return Proof(texts=texts, logits=logits)
 
 
 def _encoder(trained: Trained) -> Encoder:
-    return encoder_of(trained.tokenizer_json, trained.role, trained.max_tokens, trained.pad_id)
+    reads = Reads(trained.role, trained.task, trained.texts)
+    return encoder_of(trained.tokenizer_json, reads, trained.max_tokens, trained.pad_id)

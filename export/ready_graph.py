@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from transformers import AutoConfig
 
 from export.errors import ModelError, first_line
-from export.teacher import SHORT, load_tokenizer, plain_tokenizer_json, task_of
+from export.pretrained import SHORT, labels_of, load_tokenizer, plain_tokenizer_json, task_of
 from service.bundle.engine import open_graph
 from service.bundle.errors import GraphMismatch
 from service.bundle.manifest import OUTPUT, TEACHER_INPUTS, Task
@@ -47,12 +47,11 @@ def graph_file(source: str) -> Path | None:
 def read_ready_graph(file: Path, source: str) -> ReadyGraph:
     """Check the graph against its configuration. Raises ModelError for what can't be a teacher's graph."""
     config = _config(source)
-    names: dict[int, str] = config.id2label
-    labels = tuple(names[i] for i in sorted(names))
-    task = task_of(config)
+    labels, task = labels_of(config), task_of(config)
     graph = _fitting(file)
     try:
-        open_graph(graph, source=str(file)).check(TEACHER_INPUTS, TASKS[task].width(len(labels)))
+        meaning = TASKS[task]
+        open_graph(graph, source=str(file)).check(TEACHER_INPUTS, meaning.width(len(labels)), meaning.dimensions)
     except GraphMismatch as error:
         raise ModelError(f"teacher {source}: {error} ({len(labels)} labels in config.json)") from error
     tokenizer = load_tokenizer(source)

@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from export.datasets import read_texts
+from export.datasets import read_pairs, read_texts
+from service.bundle.encoder import Text
 
 _MARKUP = re.compile(r"<br\s*/?>|\s+")
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})
@@ -26,6 +27,7 @@ class TextSource(BaseModel):
 
     source: str
     column: str = "text"
+    pair: str | None = Field(default=None, description="the column of the second text, where rows are pairs")
     sentences: bool = Field(default=False, description="cut each document into sentences")
     treebank: bool = Field(default=False, description="lower-case and split words as the Penn Treebank does")
     min_words: int = Field(default=1, ge=1)
@@ -38,17 +40,40 @@ class TextSource(BaseModel):
     def _some_text_fits(self) -> Self:
         if self.min_words > self.max_words:
             raise ValueError("min_words must not exceed max_words")
+        if self.pair is not None and self.sentences:
+            raise ValueError("a pair is not cut into sentences; leave out pair or sentences")
         return self
+
+    @property
+    def span(self) -> tuple[int, int | None]:
+        """The first document that is read, and the one before which reading ends."""
+        return self.skip, None if self.documents is None else self.skip + self.documents
+
+    def fits(self, text: str) -> bool:
+        """Is it neither too short nor too long?"""
+        return self.min_words <= len(text.split()) <= self.max_words
 
 
 def shaped_texts(source: TextSource) -> Iterator[str]:
     """Stream the texts of a source in their final shape. Raises DataError as `read_texts` does."""
-    stop = None if source.documents is None else source.skip + source.documents
-    documents = islice(read_texts(source.source, source.column), source.skip, stop)
+    documents = islice(read_texts(source.source, source.column), *source.span)
     pieces = _sentences(documents) if source.sentences else documents
-    fitting = (text for text in pieces if source.min_words <= len(text.split()) <= source.max_words)
+    fitting = filter(source.fits, pieces)
     shaped = map(treebank, fitting) if source.treebank else fitting
     return islice(shaped, source.limit)
+
+
+def shaped_rows(source: TextSource) -> Iterator[Text]:
+    """The same, and pairs where the source names a second column: then both texts must fit."""
+    if source.pair is None:
+        return shaped_texts(source)
+    return islice(_pairs(source, source.pair), source.limit)
+
+
+def _pairs(source: TextSource, second: str) -> Iterator[Text]:
+    for row in islice(read_pairs(source.source, (source.column, second)), *source.span):
+        if not isinstance(row, str) and all(map(source.fits, row)):
+            yield (treebank(row[0]), treebank(row[1])) if source.treebank else row
 
 
 def treebank(text: str) -> str:

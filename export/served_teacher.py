@@ -15,12 +15,18 @@ from transformers import PreTrainedTokenizerFast
 
 from export.errors import ModelError
 from export.pair import name_of
+from export.recipe import HiddenStates
+from export.signals import Signals, StatesShape
+from export.teacher import pieces_of
 from export.to_onnx import embedding_table
+from service.bundle.encoder import Row, Text
 from service.bundle.manifest import TOKENIZER_FILE, Precision, Role, Task
+from service.bundle.rows import Spanned
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.bundle.seal import MANIFEST_FILE
 
 MASKS = ("[MASK]", "<mask>")
+_ROWS = {1: "single texts", 2: "pairs"}
 
 
 def is_bundle(source: str) -> bool:
@@ -38,11 +44,16 @@ class ServedTeacher:
         self.tokenizer = _tokenizer(bundle)
 
     @classmethod
-    def load(cls, source: str) -> "ServedTeacher":
-        """Raises BundleError for a bundle that doesn't open, ModelError for one that is no teacher of single texts."""
+    def load(cls, source: str, texts: int = 1) -> "ServedTeacher":
+        """Raises BundleError for a bundle that doesn't open, ModelError for one that is no teacher of such rows."""
         bundle = open_bundle(Path(source), Precision.EXACT, EngineOptions(threads=torch.get_num_threads()))
-        if bundle.manifest.role is not Role.TEACHER or bundle.manifest.texts != 1:
-            raise ModelError(f"teacher {source}: {name_of(bundle.manifest)} is no teacher of single texts; name one")
+        if bundle.manifest.role is not Role.TEACHER:
+            raise ModelError(f"teacher {source}: {name_of(bundle.manifest)} is no teacher; name one")
+        if bundle.manifest.texts != texts:
+            raise ModelError(
+                f"teacher {source}: {name_of(bundle.manifest)} reads {_ROWS[bundle.manifest.texts]}, "
+                f"and the data has {_ROWS[texts]}; look at data.pair"
+            )
         return cls(bundle)
 
     @property
@@ -56,23 +67,48 @@ class ServedTeacher:
         return self._bundle.manifest.task
 
     @property
+    def states(self) -> StatesShape:
+        """It gives no hidden states."""
+        return StatesShape(0, 0)
+
+    @property
     def embeddings(self) -> NDArray[np.float32]:
         """The word-piece embeddings, (V, H), as its graph has them. Raises ModelError if they aren't one table."""
         manifest = self._bundle.manifest
         return embedding_table((self._bundle.folder / manifest.graphs[Precision.EXACT].file).read_bytes())
 
-    def logits(self, texts: Sequence[str], batch_size: int = 32) -> Iterator[NDArray[np.float32]]:
-        """Stream logits (B, L) in the order of `texts`. Sort the texts by length first: padding costs."""
-        for start in range(0, len(texts), batch_size):
-            yield self._bundle.classify(texts[start : start + batch_size])
+    def signals(self, texts: Sequence[Text], hidden: HiddenStates | None, batch_size: int = 32) -> Iterator[Signals]:
+        """Stream the signals of batches in the order of `texts`. Sort the texts by length first: padding costs.
 
-    def exact_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Logits (N, L), each text alone."""
-        return np.concatenate([self._bundle.classify([text]) for text in texts])
+        Raises ModelError if hidden states are asked for.
+        """
+        if hidden is not None:
+            raise ModelError("teacher.hidden: a bundle gives no hidden states; name the teacher's Hugging Face folder")
+        for start in range(0, len(texts), batch_size):
+            rows = self.read(texts[start : start + batch_size])
+            logits = self._bundle.run(rows)
+            yield Signals(logits) if logits.ndim == 2 else _of_pieces(rows, self._bundle.apart(rows, logits))
+
+    def read(self, texts: Sequence[Text]) -> Sequence[Row]:
+        """The rows that it makes of texts, or of pairs of them."""
+        rows: Sequence[Row] = self._bundle.encoder.encode(texts)
+        return rows
+
+    def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Logits (N, L), each text alone; a tagger's of all tokens (R, L), also special ones, one behind the other."""
+        own = [part for row in self.read(texts) for part in self._bundle.apart([row], self._bundle.run([row]))]
+        return np.concatenate([np.atleast_2d(part) for part in own])
 
     def digest(self) -> str:
         """What decides its logits."""
         return self._bundle.manifest.seal
+
+
+def _of_pieces(rows: Sequence[Row], logits: Sequence[NDArray[np.float32]]) -> Signals:
+    """Without the special tokens."""
+    spanned = [row for row in rows if isinstance(row, Spanned)]
+    own = [part[[piece for word in row.words for piece in word]] for row, part in zip(spanned, logits, strict=True)]
+    return Signals(np.concatenate(own), None, pieces_of(spanned))
 
 
 def _tokenizer(bundle: OpenBundle) -> PreTrainedTokenizerFast:

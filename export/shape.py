@@ -12,8 +12,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from export.errors import ModelError
-from export.evaluation import Logits
-from export.publish import PROOF_TEXTS, Reference, Trained, encoder_of, free_place, publish, versions
+from export.metrics import Logits
+from export.publish import PROOF_TEXTS, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.to_onnx import teacher_graph
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import TOKENIZER_FILE, UNTRAINED, Lineage, Precision, Role, Task
@@ -63,7 +63,7 @@ def shape_bundle(text: str, like: Path, version: int, models: Path, command: str
         raise ModelError(f"--like {like}: is no teacher of single labels of single texts; name the bundle of one")
     verify(like, around)
     tokenizer = (like / TOKENIZER_FILE).read_text(encoding="utf-8")
-    encoder = encoder_of(tokenizer, Role.TEACHER, around.max_tokens, around.pad_id)
+    encoder = encoder_of(tokenizer, Reads(Role.TEACHER), around.max_tokens, around.pad_id)
     model = random_bert(shape, _pieces(tokenizer), around.max_tokens, len(around.labels))
     trained = Trained(
         name=name,
@@ -71,6 +71,7 @@ def shape_bundle(text: str, like: Path, version: int, models: Path, command: str
         role=Role.TEACHER,
         task=Task.SINGLE_LABEL,
         labels=around.labels,
+        texts=1,
         tokenizer_json=tokenizer,
         max_tokens=around.max_tokens,
         pad_id=around.pad_id,

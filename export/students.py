@@ -1,14 +1,52 @@
 """Every student network, in one readable file. A network knows its shape and its forward pass, never its loss.
 
-All students take `input_ids` (B, T) padded on the right and `lengths` (B,), each >= 1, and are blind to the padding.
+All students take `input_ids` (B, T) padded on the right and `lengths` (B,), each >= 1, and are blind to the padding;
+those of pairs take the same twice. A tagger answers for the pieces of all rows, one behind the other, without padding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from export.signals import Output
+
+
+class Form(StrEnum):
+    """What a row is, and what is asked of it."""
+
+    TEXT = "text"  # one text, one answer
+    PAIR = "pair"  # two texts, one answer
+    PIECES = "pieces"  # one text, an answer for each of its pieces
+
+    @property
+    def texts(self) -> int:
+        """In a row."""
+        return 2 if self is Form.PAIR else 1
+
+
+class Pooling(StrEnum):
+    """How the states of a text become one."""
+
+    LAST = "last"  # forward at the last piece, backward at the first (Tang et al. 2019, section 3.1)
+    MAX = "max"  # the greatest over the pieces, unit by unit
+
+
+class Activation(StrEnum):
+    """Of the dense layer."""
+
+    RELU = "relu"  # Tang et al. 2019
+    GELU = "gelu"  # XtremeDistil (Mukherjee & Awadallah 2020), eq. 4
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {Activation.RELU: functional.relu, Activation.GELU: functional.gelu}
+)
 
 
 @dataclass(frozen=True)
@@ -21,38 +59,121 @@ class Shape:
     dense: int
     labels: int
     dropout: float = 0.0
+    pooling: Pooling = Pooling.LAST
+    activation: Activation = Activation.RELU
+    channels: int = 1  # 2: a second table of embeddings that never learns (Kim 2014's multichannel; Tang et al. 2019)
 
 
-class BiLSTM(nn.Module):
-    """Tang et al. 2019, section 3.1: embeddings, one BiLSTM layer, its two last states, a ReLU layer, logits."""
+class Recurrent(nn.Module):
+    """What the BiLSTM students share: embeddings, one BiLSTM layer, a dense layer, logits."""
+
+    layers = ("output", "dense", "lstm", "embedding")  # prefixes of its parameters, from the head down
+    inputs = 1  # texts in a row
+    vectors = 1  # of width 2H, from which the dense layer reads
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.embedding)
-        self.lstm = nn.LSTM(shape.embedding, shape.hidden, batch_first=True, bidirectional=True)
-        self.dense = nn.Linear(2 * shape.hidden, shape.dense)
+        if shape.channels == 2:
+            self.register_buffer("static", torch.zeros(shape.vocabulary, shape.embedding))
+        self.lstm = nn.LSTM(shape.channels * shape.embedding, shape.hidden, batch_first=True, bidirectional=True)
+        self.dense = nn.Linear(self.vectors * 2 * shape.hidden, shape.dense)
         self.output = nn.Linear(shape.dense, shape.labels)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T), (B,) -> logits (B, L)."""
-        embedded = self.dropout(self.embedding(input_ids))  # (B, T) -> (B, T, E)
-        states = torch.cat(self._last_states(embedded, lengths), dim=1)  # (B, 2H)
-        logits: Tensor = self.output(self.dropout(torch.relu(self.dense(states))))  # (B, 2H) -> (B, D) -> (B, L)
-        return logits
+    @torch.no_grad()
+    def begin_with(self, table: Tensor) -> None:
+        """Start from these embeddings (V, E), in each channel."""
+        self.embedding.weight.copy_(table)
+        if self.shape.channels == 2:
+            self.get_buffer("static").copy_(table)
 
-    def _last_states(self, embedded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        if bool((lengths == embedded.shape[1]).all()):  # nothing is padding: the fused kernel, twice as fast
-            _, (last, _) = self.lstm(embedded)
-        else:
-            packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            _, (last, _) = self.lstm(packed)
-        return last[0], last[1]  # (B, H) forward at the last word, (B, H) backward at the first
+    def table(self) -> Tensor:
+        """The embeddings of all channels, (V, channels x E)."""
+        tuned = self.embedding.weight
+        return tuned if self.shape.channels == 1 else torch.cat([self.get_buffer("static"), tuned], dim=1)
+
+    def answer(self, states: Tensor) -> Output:
+        """(R, vectors x 2H) -> logits (R, L) and what they are read from (R, D)."""
+        dense = ACTIVATIONS[self.shape.activation](self.dense(states))
+        return Output(self.output(self.dropout(dense)), dense)
+
+    def pooled(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T), (B,) -> (B, 2H)."""
+        if self.shape.pooling is Pooling.LAST:
+            _, last = self._run(input_ids, lengths)
+            return torch.cat([last[0], last[1]], dim=1)
+        states, _ = self._run(input_ids, lengths)
+        padding = ~real(lengths, states.shape[1]).unsqueeze(2)  # (B, T, 1)
+        return states.masked_fill(padding, -torch.inf).amax(dim=1)
+
+    def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T), (B,) -> a state (2H) for each piece that is no padding, row after row."""
+        states, _ = self._run(input_ids, lengths)
+        return states[real(lengths, states.shape[1])]
+
+    def _run(self, input_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """-> states (B, T, 2H) and the two directions' last ones (2, B, H)."""
+        embedded = self.dropout(self._embed(input_ids))
+        if bool((lengths == input_ids.shape[1]).all()):  # nothing is padding: the fused kernel, twice as fast
+            states, (last, _) = self.lstm(embedded)
+            return states, last
+        packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        found, (last, _) = self.lstm(packed)
+        states, _ = pad_packed_sequence(found, batch_first=True, total_length=input_ids.shape[1])
+        return states, last
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, channels x E)."""
+        tuned: Tensor = self.embedding(input_ids)
+        if self.shape.channels == 1:
+            return tuned
+        return torch.cat([functional.embedding(input_ids, self.get_buffer("static")), tuned], dim=2)
 
 
-STUDENTS: dict[str, Callable[[Shape], nn.Module]] = {"bilstm": BiLSTM}
-"""Name in a recipe -> network. To add an architecture, add a class and a row; tests run over the table."""
+class BiLSTM(Recurrent):
+    """Tang et al. 2019, section 3.1: embeddings, one BiLSTM layer, its states pooled, a dense layer, logits."""
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
+        """(B, T), (B,) -> (B, L), (B, D)."""
+        return self.answer(self.pooled(input_ids, lengths))
+
+
+class SiameseBiLSTM(Recurrent):
+    """Tang et al. 2019, section 3.1, for pairs: one BiLSTM reads both, and [h1, h2, h1 * h2, |h1 - h2|] decides."""
+
+    inputs = 2
+    vectors = 4
+
+    def forward(self, input_ids: Tensor, lengths: Tensor, pair_ids: Tensor, pair_lengths: Tensor) -> Output:
+        """(B, T1), (B,), (B, T2), (B,) -> (B, L), (B, D)."""
+        first, second = self.pooled(input_ids, lengths), self.pooled(pair_ids, pair_lengths)
+        return self.answer(torch.cat([first, second, first * second, (first - second).abs()], dim=1))
+
+
+class BiLSTMTagger(Recurrent):
+    """XtremeDistil (Mukherjee & Awadallah 2020), section 3: each piece's state, a dense layer shared by all, logits."""
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
+        """(B, T), (B,) -> (R, L), (R, D) with R = the sum of the lengths."""
+        return self.answer(self.states(input_ids, lengths))
+
+
+def real(lengths: Tensor, width: int) -> Tensor:
+    """(B,) -> (B, width): True where a piece is no padding."""
+    places = torch.arange(width, device=lengths.device)
+    return places < lengths.unsqueeze(1)
+
+
+STUDENTS: Mapping[tuple[str, Form], Callable[[Shape], Recurrent]] = MappingProxyType(
+    {
+        ("bilstm", Form.TEXT): BiLSTM,
+        ("bilstm", Form.PAIR): SiameseBiLSTM,
+        ("bilstm", Form.PIECES): BiLSTMTagger,
+    }
+)
+"""Name in a recipe and form of its data -> network. To add one, add a class and a row; tests run over the table."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from export.recipe import TeacherSource
+from export.recipe import HiddenStates, TeacherSource
 from export.served_teacher import ServedTeacher, is_bundle
+from export.signals import Signals, StatesShape
 from export.teacher import Teacher
+from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Task
-
-Logits = NDArray[np.float32]
 
 
 class AnyTeacher(Protocol):
@@ -30,17 +30,25 @@ class AnyTeacher(Protocol):
     def task(self) -> Task: ...
 
     @property
-    def embeddings(self) -> Logits: ...
+    def states(self) -> StatesShape: ...
 
-    def logits(self, texts: Sequence[str]) -> Iterator[Logits]: ...
+    @property
+    def embeddings(self) -> NDArray[np.float32]: ...
 
-    def exact_logits(self, texts: Sequence[str]) -> Logits: ...
+    def signals(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Iterator[Signals]: ...
+
+    def read(self, texts: Sequence[Text]) -> Sequence[Row]: ...
+
+    def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]: ...
 
     def digest(self) -> str: ...
 
 
-def open_teacher(source: TeacherSource) -> AnyTeacher:
-    """A bundle where one lies, else the Hugging Face model of this id or folder. Raises ModelError, BundleError."""
+def open_teacher(source: TeacherSource, texts: int) -> AnyTeacher:
+    """A bundle where one lies, else the Hugging Face model of this id or folder, for so many texts in a row.
+
+    Raises ModelError, BundleError.
+    """
     if is_bundle(source.model):
-        return ServedTeacher.load(source.model)
+        return ServedTeacher.load(source.model, texts)
     return Teacher.load(source.model, source.max_tokens)

@@ -6,10 +6,12 @@ tables are stored as int8 with a scale for each row or column; the arithmetic of
 """
 
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from export.errors import ModelError
-from export.students import BiLSTM
-from service.bundle.manifest import OUTPUT, STUDENT_INPUTS, TEACHER_INPUTS
+from export.students import Activation, BiLSTM, BiLSTMTagger, Pooling, Recurrent, Shape, SiameseBiLSTM
+from service.bundle.manifest import OUTPUT, TEACHER_INPUTS
 
 OPSET = 17
 IR_VERSION = 9
@@ -85,47 +87,147 @@ def int8_rows(table: Array, axis: int) -> tuple[NDArray[np.int8], Array]:
     return np.rint(table / scales).astype(np.int8), scales
 
 
+@dataclass
+class _Draft:
+    """A graph that is being written: nodes and the weights that they share."""
+
+    nodes: list[NodeProto] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
+
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """One more node; returns the name of its output."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """One more weight, under its name."""
+        self.weights[name] = value
+        return name
+
+
 def _bilstm(student: BiLSTM) -> ModelProto:
-    """ids (B, T) -> (T, B) -> embeddings (T, B, E) -> last states (2, B, H) -> (B, 2H) -> (B, D) -> logits (B, L)."""
-    shape = student.shape
-    values, scales = int8_rows(_array(student.embedding.weight), axis=0)  # (V, E), (V, 1)
-    weights: Weights = {
-        "embedding": values,
-        "embedding_scales": scales,
-        **_lstm_weights(student.lstm),
-        "dense_weight": _array(student.dense.weight),
-        "dense_bias": _array(student.dense.bias),
-        "output_weight": _array(student.output.weight),
-        "output_bias": _array(student.output.bias),
-        "states_shape": np.array([0, 2 * shape.hidden], dtype=np.int64),
-    }
-    node = helper.make_node
-    nodes = [
-        # time first, as the LSTM wants it: turning the ids round is cheaper than turning their embeddings
-        node("Transpose", ["input_ids"], ["ids"], perm=[1, 0]),
-        node("Gather", ["embedding", "ids"], ["rows"]),
-        node("Cast", ["rows"], ["rows_fp32"], to=TensorProto.FLOAT),
-        node("Gather", ["embedding_scales", "ids"], ["row_scales"]),  # (T, B, 1)
-        node("Mul", ["rows_fp32", "row_scales"], ["embedded"]),
-        node("Cast", ["lengths"], ["lengths_int32"], to=TensorProto.INT32),
-        node(
+    """ids (B, T) -> states (B, 2H) -> logits (B, L)."""
+    draft = _draft(student)
+    states = _pooled(draft, student.shape, "input_ids", "lengths")
+    _answer(draft, student, states)
+    return _model("bilstm", draft, {"input_ids": ["B", "T"], "lengths": ["B"]}, ["B", student.shape.labels])
+
+
+def _siamese(student: SiameseBiLSTM) -> ModelProto:
+    """ids (B, T1), ids (B, T2) -> h1, h2 (B, 2H) -> [h1, h2, h1 * h2, |h1 - h2|] (B, 8H) -> logits (B, L)."""
+    draft = _draft(student)
+    first = _pooled(draft, student.shape, "input_ids", "lengths")
+    second = _pooled(draft, student.shape, "pair_ids", "pair_lengths")
+    product = draft.add("Mul", [first, second], "product")
+    distance = draft.add("Abs", [draft.add("Sub", [first, second], "difference")], "distance")
+    _answer(draft, student, draft.add("Concat", [first, second, product, distance], "compared", axis=1))
+    inputs = {"input_ids": ["B", "T"], "lengths": ["B"], "pair_ids": ["B", "T2"], "pair_lengths": ["B"]}
+    return _model("siamese-bilstm", draft, inputs, ["B", student.shape.labels])
+
+
+def _tagger(student: BiLSTMTagger) -> ModelProto:
+    """ids (B, T) -> states (B, T, 2H) -> logits (B, T, L); those of padding mean nothing."""
+    shape, draft = student.shape, _draft(student)
+    states = _by_row(draft, shape, _lstm(draft, shape, "input_ids", "lengths", "Y"), "input_ids")
+    flat = draft.constant("flat", np.array([-1, 2 * shape.hidden], dtype=np.int64))
+    logits = _answer(draft, student, draft.add("Reshape", [states, flat], "pieces"), "piece_logits")  # (B x T, L)
+    labels = draft.constant("labels", np.array([shape.labels], dtype=np.int64))
+    size = draft.add("Concat", [draft.add("Shape", ["input_ids"], "ids_shape"), labels], "logits_shape", axis=0)
+    draft.add("Reshape", [logits, size], OUTPUT)
+    return _model("bilstm-tagger", draft, {"input_ids": ["B", "T"], "lengths": ["B"]}, ["B", "T", shape.labels])
+
+
+WRITERS: dict[type[nn.Module], Callable[..., ModelProto]] = {
+    BiLSTM: _bilstm,
+    SiameseBiLSTM: _siamese,
+    BiLSTMTagger: _tagger,
+}
+"""Student network -> the writer of its graph."""
+
+
+def _draft(student: Recurrent) -> _Draft:
+    """The weights that all of a student's nodes read."""
+    values, scales = int8_rows(_array(student.table()), axis=0)  # (V, E), (V, 1)
+    draft = _Draft()
+    draft.weights = {"embedding": values, "embedding_scales": scales, **_lstm_weights(student.lstm)}
+    return draft
+
+
+def _lstm(draft: _Draft, shape: Shape, ids: str, lengths: str, output: str) -> str:
+    """ids (B, T), lengths (B,) -> Y: states (T, 2, B, H), or Y_h: the last ones (2, B, H)."""
+    # Time first, as the LSTM wants it: turning the ids round is cheaper than turning their embeddings.
+    turned = draft.add("Transpose", [ids], f"{ids}_turned", perm=[1, 0])
+    rows = draft.add("Gather", ["embedding", turned], f"{ids}_rows")
+    wide = draft.add("Cast", [rows], f"{ids}_fp32", to=TensorProto.FLOAT)
+    scales = draft.add("Gather", ["embedding_scales", turned], f"{ids}_scales")  # (T, B, 1)
+    embedded = draft.add("Mul", [wide, scales], f"{ids}_embedded")  # (T, B, E)
+    short = draft.add("Cast", [lengths], f"{lengths}_int32", to=TensorProto.INT32)
+    name = f"{ids}_{output}"
+    draft.nodes.append(
+        helper.make_node(
             "LSTM",
-            ["embedded", "lstm_input", "lstm_recurrent", "lstm_bias", "lengths_int32"],
-            ["", "last", ""],
+            [embedded, "lstm_input", "lstm_recurrent", "lstm_bias", short],
+            [name if given == output else "" for given in ("Y", "Y_h", "Y_c")],
             hidden_size=shape.hidden,
             direction="bidirectional",
-        ),
-        node("Transpose", ["last"], ["last_by_row"], perm=[1, 0, 2]),  # (B, 2, H)
-        node("Reshape", ["last_by_row", "states_shape"], ["states"]),  # (B, 2H)
-        node("Gemm", ["states", "dense_weight", "dense_bias"], ["dense"], transB=1),
-        node("Relu", ["dense"], ["active"]),
-        node("Gemm", ["active", "output_weight", "output_bias"], [OUTPUT], transB=1),
-    ]
-    return _model("bilstm", nodes, weights, {"input_ids": ["B", "T"], "lengths": ["B"]}, shape.labels)
+        )
+    )
+    return name
 
 
-WRITERS: dict[type[nn.Module], Callable[..., ModelProto]] = {BiLSTM: _bilstm}
-"""Student network -> the writer of its graph."""
+def _pooled(draft: _Draft, shape: Shape, ids: str, lengths: str) -> str:
+    """ids (B, T), lengths (B,) -> one vector a row, (B, 2H)."""
+    if shape.pooling is Pooling.LAST:
+        last = _lstm(draft, shape, ids, lengths, "Y_h")
+        by_row = draft.add("Transpose", [last], f"{ids}_last", perm=[1, 0, 2])  # (B, 2, H)
+        width = draft.constant("states_shape", np.array([0, 2 * shape.hidden], dtype=np.int64))
+        return draft.add("Reshape", [by_row, width], f"{ids}_states")
+    states = _by_row(draft, shape, _lstm(draft, shape, ids, lengths, "Y"), ids)
+    draft.constant("zero", np.array(0, dtype=np.int64))
+    draft.constant("one", np.array(1, dtype=np.int64))
+    draft.constant("last_axes", np.array([1, 2], dtype=np.int64))
+    draft.constant("lowest", np.array(np.finfo(np.float32).min, dtype=np.float32))
+    width = draft.add("Gather", [draft.add("Shape", [ids], f"{ids}_shape"), "one"], f"{ids}_width")
+    places = draft.add("Range", ["zero", width, "one"], f"{ids}_places")  # (T,)
+    column = draft.add("Unsqueeze", [lengths, draft.constant("row", np.array([1], dtype=np.int64))], f"{ids}_column")
+    real = draft.add("Less", [places, column], f"{ids}_real")  # (B, T)
+    mask = draft.add("Unsqueeze", [real, draft.constant("unit", np.array([2], dtype=np.int64))], f"{ids}_mask")
+    masked = draft.add("Where", [mask, states, "lowest"], f"{ids}_masked")
+    return draft.add("ReduceMax", [masked], f"{ids}_pooled", axes=[1], keepdims=0)
+
+
+def _by_row(draft: _Draft, shape: Shape, states: str, ids: str) -> str:
+    """(T, 2, B, H) -> (B, T, 2H)."""
+    turned = draft.add("Transpose", [states], f"{ids}_by_row", perm=[2, 0, 1, 3])
+    width = draft.constant("states_by_piece", np.array([0, 0, 2 * shape.hidden], dtype=np.int64))
+    return draft.add("Reshape", [turned, width], f"{ids}_states")
+
+
+def _answer(draft: _Draft, student: Recurrent, states: str, output: str = OUTPUT) -> str:
+    """(R, vectors x 2H) -> dense (R, D) -> logits (R, L)."""
+    active = _ACTIVATIONS[student.shape.activation](draft, _linear(draft, student.dense, states, "dense"))
+    return _linear(draft, student.output, active, output)
+
+
+def _linear(draft: _Draft, layer: nn.Linear, values: str, name: str) -> str:
+    weight = draft.constant(f"{name}_weight", _array(layer.weight))
+    return draft.add("Gemm", [values, weight, draft.constant(f"{name}_bias", _array(layer.bias))], name, transB=1)
+
+
+def _relu(draft: _Draft, values: str) -> str:
+    return draft.add("Relu", [values], "active")
+
+
+def _gelu(draft: _Draft, values: str) -> str:
+    """x / 2 * (1 + erf(x / √2)), of which ONNX Runtime makes one kernel."""
+    root = draft.constant("root", np.array(math.sqrt(2), dtype=np.float32))
+    share = draft.add("Erf", [draft.add("Div", [values, root], "gelu_scaled")], "gelu_erf")
+    whole = draft.add("Add", [share, draft.constant("unity", np.array(1, dtype=np.float32))], "gelu_whole")
+    product = draft.add("Mul", [values, whole], "gelu_product")
+    return draft.add("Mul", [product, draft.constant("half", np.array(0.5, dtype=np.float32))], "active")
+
+
+_ACTIVATIONS: dict[Activation, Callable[[_Draft, str], str]] = {Activation.RELU: _relu, Activation.GELU: _gelu}
 
 
 def _lstm_weights(lstm: nn.LSTM) -> dict[str, Array]:
@@ -144,16 +246,13 @@ def _lstm_weights(lstm: nn.LSTM) -> dict[str, Array]:
     }
 
 
-def _model(
-    name: str, nodes: list[NodeProto], weights: Weights, inputs: dict[str, list[str]], labels: int
-) -> ModelProto:
-    assert tuple(inputs) == STUDENT_INPUTS
+def _model(name: str, draft: _Draft, inputs: dict[str, list[str]], output: list[str | int]) -> ModelProto:
     graph = helper.make_graph(
-        nodes,
+        draft.nodes,
         name,
         [helper.make_tensor_value_info(key, TensorProto.INT64, dims) for key, dims in inputs.items()],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", labels])],
-        [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in weights.items()],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in draft.weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)

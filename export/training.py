@@ -18,12 +18,15 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_scheduler
 
 from export.objectives import ObjectiveFunction
 from export.progress import Bar, console, progress_bar
 from export.recipe import Distillation
+from export.signals import Output
 from export.transfer import TransferSet, length_batches
+
+STANDING = "standing.json"
 
 Judge = Callable[[nn.Module], float]
 """The dev metric of a student; more is better."""
@@ -38,6 +41,8 @@ class Stage:
     objective: ObjectiveFunction
     loop: Distillation
     trainable: tuple[str, ...] = ("",)  # prefixes of parameters that learn; "" stands for all
+    judge: Judge | None = None  # whose opinion counts instead of the run's own, where dev says nothing yet
+    keeps: bool = False  # the weights that it starts from are judged too, and stay if none are better
 
 
 @dataclass
@@ -72,7 +77,10 @@ def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path,
     """
     best = -math.inf
     for number, stage in enumerate(stages):
-        best = _run(student, stage, judge, folder / f"{number}-{stage.name}", seed + number)
+        place = folder / f"{number}-{stage.name}"
+        best = _run(student, stage, judge, place, seed + number)
+        if number + 1 < len(stages):  # its best weights are all that the next one needs
+            _forget_states(place)
     return best
 
 
@@ -81,12 +89,27 @@ def _run(student: nn.Module, stage: Stage, judge: Judge, folder: Path, seed: int
     torch.manual_seed(seed)
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(any(name.startswith(prefix) for prefix in stage.trainable))
-    run = _Run(student, stage, judge, folder, seed)
     if not (folder / "finished").exists():
-        run.train()
+        _Run(student, stage, stage.judge or judge, folder, seed).train()
         (folder / "finished").touch()
     load_model(student, str(folder / "best.safetensors"))
-    return run.standing.best
+    return _standing(folder).best
+
+
+def _standing(folder: Path) -> Standing:
+    return Standing(**json.loads((folder / STANDING).read_text()))
+
+
+def _forget_states(folder: Path, but: Path | None = None) -> None:
+    for state in set(folder.glob("state-*")) - {but}:
+        shutil.rmtree(state)
+
+
+def optimizer_of(loop: Distillation, learning: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, or AdaDelta (Zeiler 2012), which weighs each step by its own history and is run at a rate of 1."""
+    if loop.optimizer == "adadelta":
+        return torch.optim.Adadelta(learning, loop.learning_rate, rho=loop.rho, weight_decay=loop.weight_decay)
+    return torch.optim.AdamW(learning, loop.learning_rate, weight_decay=loop.weight_decay, fused=True)
 
 
 class _Run:
@@ -99,8 +122,8 @@ class _Run:
         self.steps = max(1, math.ceil(loop.epochs * self.steps_per_epoch))
         self.every = max(1, self.steps_per_epoch // loop.evaluations_per_epoch)
         learning = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, loop.learning_rate, weight_decay=loop.weight_decay, fused=True)
-        schedule = get_linear_schedule_with_warmup(optimizer, int(loop.warmup * self.steps), self.steps)
+        optimizer = optimizer_of(loop, learning)
+        schedule = get_scheduler(loop.decay, optimizer, int(loop.warmup * self.steps), self.steps)
         AcceleratorState._reset_state()  # accelerate keeps one precision a process; the run before may have had another
         self.accelerator = Accelerator(mixed_precision="bf16" if loop.bf16 else "no")
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
@@ -110,6 +133,8 @@ class _Run:
         self.standing = self._restore()
 
     def train(self) -> None:
+        if self.stage.keeps and self.standing.best == -math.inf:
+            self._evaluate()
         with progress_bar(self.stage.name, self.steps, "steps", done=self.standing.step) as bar:
             for indices in self._remaining():
                 if self.standing.worse >= self.stage.loop.patience:
@@ -122,13 +147,11 @@ class _Run:
 
     def _step(self, indices: np.ndarray) -> None:
         self.student.train()
-        data, device = self.stage.data, self.accelerator.device
-        ids = torch.from_numpy(data.rows(indices).astype(np.int64)).to(device)  # (B, T)
-        lengths = torch.full((len(ids),), ids.shape[1])
-        teacher, labels = (torch.from_numpy(part[indices]).to(device) for part in (data.logits, data.labels))
+        batch = self.stage.data.batch(indices, self.accelerator.device)
         with self.accelerator.autocast():
-            logits: Tensor = self.student(ids, lengths)
-        self.accelerator.backward(self.stage.objective(logits.float(), teacher, labels))
+            output: Output = self.student(*batch.inputs)
+        exact = Output(output.logits.float(), output.representation.float())
+        self.accelerator.backward(self.stage.objective(exact, batch.target))
         self.accelerator.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
@@ -143,27 +166,26 @@ class _Run:
             standing.best, standing.best_step, standing.worse = metric, standing.step, 0
             save_model(average, str(self.folder / "best.safetensors"))
         console.log(
-            f"{self.stage.name}: step {standing.step} of {self.steps}, dev {metric:.4f}, best {standing.best:.4f}"
+            f"{self.stage.name}: step {standing.step} of {self.steps}, "
+            f"{'dev' if self.stage.judge is None else 'held out'} {metric:.4f}, best {standing.best:.4f}"
         )
         self._save()
 
     def _save(self) -> None:
         """The state first, then the standing that names it: an interruption in between loses nothing."""
         self.accelerator.save_state(str(self._state()), safe_serialization=True)
-        unfinished = self.folder / "standing.json.tmp"
+        unfinished = self.folder / f"{STANDING}.tmp"
         unfinished.write_text(json.dumps(asdict(self.standing)))
-        unfinished.replace(self.folder / "standing.json")
-        for old in set(self.folder.glob("state-*")) - {self._state()}:
-            shutil.rmtree(old)
+        unfinished.replace(self.folder / STANDING)
+        _forget_states(self.folder, but=self._state())
 
     def _state(self) -> Path:
         return self.folder / f"state-{self.standing.step}"
 
     def _restore(self) -> Standing:
-        file = self.folder / "standing.json"
-        if not file.exists():
+        if not (self.folder / STANDING).exists():
             return Standing()
-        standing = Standing(**json.loads(file.read_text()))
+        standing = _standing(self.folder)
         self.accelerator.load_state(str(self.folder / f"state-{standing.step}"))
         return standing
 

@@ -1,71 +1,154 @@
-"""The transfer set: texts with the teacher's logits, from which a student learns.
+"""The transfer set: texts with the teacher's signals, from which a student learns.
 
-Labelling is the dear part, so logits are cached on disk by content: by what the teacher is and which texts it read.
-Interrupted labelling goes on where it stopped, and recipes that share texts share logits.
+Labelling is the dear part, so logits and hidden states are cached on disk by content: by what the teacher is and which
+texts it read. Interrupted labelling goes on where it stopped, and recipes that share texts share logits.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from torch import Tensor
 
-from export.augment import augmented
-from export.datasets import Dataset
-from export.errors import DataError
+from export.alignment import going_on, partners, piece_tags
+from export.augment import augmented, named_tagger
+from export.datasets import Dataset, Label
+from export.errors import DataError, ModelError
+from export.metrics import Targets
 from export.objectives import UNLABELLED
-from export.progress import progress_bar
-from export.recipe import Transfer
-from export.sentences import shaped_texts
+from export.progress import console, progress_bar
+from export.recipe import Data, HiddenStates, Transfer
+from export.sentences import shaped_rows
+from export.signals import Pieces, Signals, Stacked, Target, stretches
+from export.tags import Words
+from export.tasks import LEARNING
 from export.teachers import AnyTeacher
-from service.bundle.encoder import Encoder
+from service.bundle.encoder import Encoder, Row, Text
+from service.bundle.manifest import Task
+from service.bundle.rows import Spanned, Twins
 
 SHARD = 4096
 
 
 @dataclass(frozen=True)
 class TransferTexts:
-    """Texts by where they come from: the training set's own first, with their labels; the others are `UNLABELLED`.
+    """Texts by where they come from: the training set's own first, with their labels; the others have none.
 
     A group depends on its own source and the labelled data alone, so recipes that share a source share its logits.
     """
 
-    groups: tuple[tuple[str, ...], ...]
-    labels: NDArray[np.int64]  # (N,), in the order of the groups
+    groups: tuple[tuple[Text, ...], ...]
+    labels: tuple[Label | None, ...]  # in the order of the groups
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """All texts, group after group."""
+    def texts(self) -> tuple[Text, ...]:
+        """All texts, or pairs of them, group after group."""
         return tuple(chain.from_iterable(self.groups))
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """The same, with both texts of each pair by themselves."""
+        return tuple(part for text in self.texts for part in ((text,) if isinstance(text, str) else text))
 
 
 @dataclass(frozen=True)
-class TransferSet:
-    """Rows of any length in one flat array, with the teacher's logits and the labels that there are."""
+class Tokens:
+    """Rows of any length in one flat array."""
 
-    tokens: NDArray[np.int32]  # all rows one behind the other
+    flat: NDArray[np.int32]  # all rows one behind the other
     offsets: NDArray[np.int64]  # (N + 1,)
-    logits: NDArray[np.float32]  # (N, L)
-    labels: NDArray[np.int64]  # (N,)
+    pad_id: int
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[int] | NDArray[np.int64]], pad_id: int) -> "Tokens":
+        """An empty row becomes one pad token, as when it is served."""
+        filled = [np.asarray(row if len(row) else [pad_id], dtype=np.int32) for row in rows]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in filled])]).astype(np.int64)
+        return cls(np.concatenate(filled), offsets, pad_id)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, (N,)."""
         return np.diff(self.offsets)
 
-    def rows(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows of one length T: (B,) -> (B, T)."""
-        length = int(self.offsets[indices[0] + 1] - self.offsets[indices[0]])
-        rows: NDArray[np.int32] = self.tokens[self.offsets[indices][:, None] + np.arange(length)]
-        return rows
+    def block(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(B,) -> ids (B, T), padded on the right, and lengths (B,)."""
+        lengths = self.lengths[indices]
+        places = np.arange(lengths.max())
+        real = places < lengths[:, None]  # (B, T)
+        found = self.flat[np.where(real, self.offsets[indices][:, None] + places, 0)]
+        return np.where(real, found, self.pad_id).astype(np.int64), lengths
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a student is given, and what it is held against."""
+
+    inputs: tuple[Tensor, ...]  # ids (B, T) and lengths (B,), for each text of a row
+    target: Target
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """Rows with the teacher's signals and the labels that there are.
+
+    `signals` and `targets` have an entry a row, or an entry a piece where `pieces` says so: those of row i then stand
+    where its tokens do, or, where `theirs` is set, the signals of piece j at theirs[j].
+    """
+
+    tokens: tuple[Tokens, ...]  # of each text of a row
+    signals: Signals
+    targets: Targets
+    pieces: bool = False
+    rows: NDArray[np.int64] | None = None  # those that count, where a stage learns from a part; unset: all
+    theirs: NDArray[np.int64] | None = None  # (R,)
+
+    def __len__(self) -> int:
+        return len(self.tokens[0].offsets) - 1 if self.rows is None else len(self.rows)
+
+    def part(self, indices: NDArray[np.int64]) -> "TransferSet":
+        """These rows alone; nothing is copied."""
+        return replace(self, rows=self._rows(indices))
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Which rows have a label, (M,)."""
+        several = self.targets.ndim == 2
+        known = np.asarray(~np.isnan(self.targets).any(axis=1) if several else self.targets != UNLABELLED)
+        if self.pieces:
+            known = np.logical_or.reduceat(known, self.tokens[0].offsets[:-1])
+        return np.flatnonzero(known if self.rows is None else known[self.rows])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, (N,), of both texts together."""
+        lengths: NDArray[np.int64] = np.sum([tokens.lengths for tokens in self.tokens], axis=0)
+        return lengths if self.rows is None else lengths[self.rows]
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
+        """These rows, (B,)."""
+        indices = self._rows(indices)
+        inputs = [torch.from_numpy(part) for tokens in self.tokens for part in tokens.block(indices)]
+        places = stretches(self.tokens[0].offsets, indices) if self.pieces else indices  # (R,)
+        labels = torch.from_numpy(self.targets[places]).to(device)
+        if self.theirs is not None:
+            places = self.theirs[places]
+        logits = torch.from_numpy(self.signals.logits[places]).to(device)
+        hidden = None
+        if self.signals.hidden is not None:
+            hidden = torch.from_numpy(self.signals.hidden[places].astype(np.float32)).to(device)
+        return Batch(tuple(part.to(device) for part in inputs), Target(logits, labels, hidden))
+
+    def _rows(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return indices if self.rows is None else self.rows[indices]
 
 
 def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTexts:
@@ -79,66 +162,188 @@ def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTe
         raise DataError("data.train: each of its texts stands in data.dev too; select on other rows than you train on")
     train = tuple(example.text for example in labelled)
     known = dev.union(train)
-    sources = [augmented(train, recipe.augment, mask, np.random.default_rng(seed)), *map(shaped_texts, recipe.texts)]
+    sources: list[Iterable[Text]] = [
+        augmented(train, recipe.augment, mask, np.random.default_rng(seed), named_tagger(recipe.augment.tagger)),
+        data.unlabelled,
+        *map(shaped_rows, recipe.texts),
+    ]
     extra = [tuple(text for text in dict.fromkeys(source) if text not in known) for source in sources]
     groups = (train, *filter(None, extra))
-    labels = np.full(sum(map(len, groups)), UNLABELLED, dtype=np.int64)
-    labels[: len(train)] = [example.label for example in labelled]
-    return TransferTexts(groups, labels)
+    unlabelled = sum(map(len, groups)) - len(train)
+    return TransferTexts(groups, (*(example.label for example in labelled), *([None] * unlabelled)))
 
 
-def label(teacher: AnyTeacher, groups: Sequence[Sequence[str]], cache: Path) -> NDArray[np.float32]:
-    """The teacher's logits (N, L) group after group, from the cache where they are there already."""
+def label(teacher: AnyTeacher, groups: Sequence[Sequence[Text]], hidden: HiddenStates | None, cache: Path) -> Signals:
+    """The teacher's signals group after group, from the cache where they are there already."""
     cache.mkdir(parents=True, exist_ok=True)
-    identity = teacher.digest()
+    shelf = _Shelf(teacher, teacher.digest(), hidden, cache)
     shards = [group[start : start + SHARD] for group in groups for start in range(0, len(group), SHARD)]
     found = []
     with progress_bar("teacher's logits", sum(map(len, groups)), "rows") as bar:
         for shard in shards:
-            found.append(_shard_logits(teacher, shard, cache / f"{_digest(identity, shard)}.npy"))
+            found.append(shelf.signals(shard))
             bar.advance(len(shard))
-    return np.concatenate(found)
+    return _joined(found)
 
 
-def encode(encoder: Encoder, texts: TransferTexts, logits: NDArray[np.float32], pad_id: int) -> TransferSet:
-    """The student's tokens of every text. An empty row becomes one pad token, as when it is served."""
-    rows: list[NDArray[np.int32]] = []
+def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data, pad_id: int) -> TransferSet:
+    """The student's tokens of every text, with all that it is held against."""
+    if signals.pieces is not None:
+        return _encode_pieces(encoder, texts, signals, signals.pieces, going_on(data.labels), pad_id)
+    rows: list[Row] = []
     for group in texts.groups:
         for start in range(0, len(group), SHARD):
-            shard = encoder.encode(group[start : start + SHARD])
-            rows.extend(np.asarray(row or [pad_id], dtype=np.int32) for row in shard)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return TransferSet(np.concatenate(rows), offsets, logits, texts.labels)
+            rows.extend(encoder.encode(group[start : start + SHARD]))
+    targets = LEARNING[data.task].targets(texts.labels, len(data.labels))
+    return TransferSet(tokens_of(rows, pad_id), signals, targets)
+
+
+def _encode_pieces(
+    encoder: Encoder, texts: TransferTexts, signals: Signals, pieces: Pieces, on: Sequence[int], pad_id: int
+) -> TransferSet:
+    """Of a tagger: each of the student's pieces beside the teacher's piece in which it begins.
+
+    What the teacher cut off is cut off here too, and a text of which nothing is left is left out. Texts are encoded
+    shard by shard: places of pieces in them need much more room than tokens.
+    """
+    kept: list[NDArray[np.int64]] = []  # of each row
+    theirs: list[NDArray[np.int64]] = []
+    tags: list[NDArray[np.int64]] = []
+    offsets, number, cut = pieces.offsets, 0, 0
+    for group in texts.groups:
+        for start in range(0, len(group), SHARD):
+            for row in encoder.encode(group[start : start + SHARD]):
+                own = _spanned(row)
+                first, last, label = offsets[number], offsets[number + 1], texts.labels[number]
+                found = first + partners(own.places, pieces.places[first:last])
+                number, cut = number + 1, cut + len(own) - len(found)
+                if len(found):
+                    learnt = piece_tags(own, label, on) if isinstance(label, Words) else [UNLABELLED] * len(own)
+                    kept.append(np.array(own[: len(found)]))
+                    theirs.append(found)
+                    tags.append(np.array(learnt[: len(found)]))
+    if not kept:
+        raise DataError("data.train: not one of its texts has a piece that both teacher and student read")
+    lost = f"{number - len(kept):,} texts have none, {cut:,} pieces are beyond what the teacher reads"
+    console.log(f"transfer set: {sum(map(len, kept)):,} pieces of {len(kept):,} texts; {lost}")
+    joined = np.concatenate(theirs)
+    same = len(joined) == len(signals.logits) and bool((np.diff(joined) == 1).all())
+    tokens = (Tokens.of(kept, pad_id),)
+    return TransferSet(tokens, signals, np.concatenate(tags), pieces=True, theirs=None if same else joined)
+
+
+def _spanned(row: Row) -> Spanned:
+    if not isinstance(row, Spanned):
+        raise TypeError(f"a tagger does not read {type(row).__name__}")
+    return row
+
+
+def tokens_of(rows: Sequence[Row], pad_id: int) -> tuple[Tokens, ...]:
+    """Of single texts or of pairs."""
+    sides: list[list[list[int]]] = [[], []]
+    for row in rows:
+        match row:
+            case Twins(first=first, second=second):
+                sides[0].append(first)
+                sides[1].append(second)
+            case list():
+                sides[0].append(row)
+            case _:
+                raise TypeError(f"a student does not read {type(row).__name__}")
+    return tuple(Tokens.of(side, pad_id) for side in sides if side)
 
 
 def length_batches(lengths: NDArray[np.int64], batch_size: int, rng: Generator) -> Iterator[NDArray[np.int64]]:
-    """Every row once, in batches whose rows are equally long: no padding, and the LSTM's fused kernel."""
+    """Every row once, in batches whose rows are equally long: no padding, and the LSTM's fused kernel.
+
+    Lengths with less than half a batch of rows share batches with their neighbours.
+    """
     order = rng.permutation(len(lengths))
     order = order[np.argsort(lengths[order], kind="stable")]
     edges = np.flatnonzero(np.diff(lengths[order])) + 1
-    groups = np.split(order, edges)
+    groups: list[NDArray[np.int64]] = []
+    for rows in np.split(order, edges):
+        if groups and max(len(rows), len(groups[-1])) < batch_size / 2:
+            groups[-1] = np.concatenate([groups[-1], rows])
+        else:
+            groups.append(rows)
     batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
     for i in rng.permutation(len(batches)):
         yield batches[i]
 
 
-def _shard_logits(teacher: AnyTeacher, texts: Sequence[str], file: Path) -> NDArray[np.float32]:
-    if file.exists():
-        stored: NDArray[np.float32] = np.load(file, allow_pickle=False)
-        return stored
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # neighbours of one length: little padding
-    found = np.concatenate(list(teacher.logits([texts[i] for i in order])))
-    logits = np.empty_like(found)
-    logits[order] = found
+@dataclass(frozen=True)
+class _Shelf:
+    """The cache of one teacher: a file of logits a shard, and one of each kind of hidden states that was asked for."""
+
+    teacher: AnyTeacher
+    identity: str
+    hidden: HiddenStates | None
+    folder: Path
+
+    def signals(self, texts: Sequence[Text]) -> Signals:
+        name = _digest(self.identity, texts)
+        logits = self.folder / f"{name}.npy"
+        states = None
+        if self.hidden is not None:
+            states = self.folder / f"{name}-{self.hidden.layer}-{self.hidden.pooling}.npy"
+        counts, places = (self.folder / f"{name}-{what}.npy" for what in Pieces._fields)
+        tags = self.teacher.task is Task.TAGGING
+        if not all(file.exists() for file in (logits, *filter(None, [states]), *(counts, places) * tags)):
+            asked = self._ask(texts)
+            _store(logits, asked.logits)
+            if states is not None and asked.hidden is not None:
+                _store(states, np.asarray(asked.hidden))
+            if asked.pieces is not None:
+                _store(counts, asked.pieces.counts)
+                _store(places, asked.pieces.places)
+        pieces = Pieces(_stored(counts), _stored(places)) if tags else None
+        return Signals(_stored(logits), None if states is None else _stored(states), pieces)
+
+    def _ask(self, texts: Sequence[Text]) -> Signals:
+        order = sorted(range(len(texts)), key=lambda i: _chars(texts[i]))  # neighbours of one length: little padding
+        found = _joined(list(self.teacher.signals([texts[i] for i in order], self.hidden)))
+        if found.hidden is not None and not np.isfinite(found.hidden).all():
+            raise ModelError("teacher.hidden: this layer's states are greater than float16 holds; choose another layer")
+        back, pieces = np.argsort(order), found.pieces
+        places = back if pieces is None else stretches(pieces.offsets, back)  # of their signals
+        return Signals(
+            found.logits[places],
+            None if found.hidden is None else found.hidden[places],
+            None if pieces is None else Pieces(pieces.counts[back], pieces.places[places]),
+        )
+
+
+def _joined(parts: Sequence[Signals]) -> Signals:
+    """One behind the other; hidden states stay where they lie."""
+    hidden = [np.asarray(part.hidden) for part in parts if part.hidden is not None]
+    pieces = [part.pieces for part in parts if part.pieces is not None]
+    return Signals(
+        np.concatenate([part.logits for part in parts]),
+        Stacked(hidden) if hidden else None,
+        Pieces(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None,
+    )
+
+
+def _stored(file: Path) -> NDArray[Any]:
+    stored: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)  # else joining holds hidden states twice
+    return stored
+
+
+def _store(file: Path, values: NDArray[Any]) -> None:
     unfinished = file.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as stream:
-        np.save(stream, logits)
+        np.save(stream, values)
     unfinished.replace(file)  # whole or not at all
-    return logits
 
 
-def _digest(identity: str, texts: Sequence[str]) -> str:
+def _chars(text: Text) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
+
+def _digest(identity: str, texts: Sequence[Text]) -> str:
     digest = hashlib.sha256(identity.encode())
     for text in texts:
-        digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+        spelt = f"{len(text)}:{text}" if isinstance(text, str) else f"2:{len(text[0])}:{text[0]}{text[1]}"
+        digest.update(spelt.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -1,36 +1,55 @@
-"""The student's tokenizer.json: the teacher's word pieces, pruned to those that its transfer set uses.
+"""The student's tokenizer.json: the teacher's word pieces, pruned to those that its transfer set uses, or whole words.
 
-Pieces are ordered by frequency, so that the embedding rows of common words lie together in the caches.
+Both are ordered by frequency, so that the embedding rows of common words lie together in the caches.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from export.errors import RecipeError
+from export.recipe import Student
 
 CHUNK = 10_000
+MOST_WORDS = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A student's tokenizer, and where its pieces stand in the teacher's embedding table."""
+    """A student's tokenizer, and of which rows of the teacher's embedding table its pieces or words are made."""
 
     tokenizer_json: str
-    kept: NDArray[np.int64]  # (V,) student's id -> teacher's id
+    kept: NDArray[np.int64]  # (P,) teacher's ids; of pieces, student's id -> teacher's id
+    firsts: NDArray[np.int64]  # (V,) where those of each of the student's ids begin
     pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.firsts)
 
     @property
     def pieces(self) -> list[str]:
-        """The pieces in the order of the student's ids."""
+        """The pieces or words in the order of the student's ids."""
         tokenizer = Tokenizer.from_str(self.tokenizer_json)
-        return [tokenizer.id_to_token(i) or "" for i in range(len(self.kept))]
+        return [tokenizer.id_to_token(i) or "" for i in range(len(self))]
+
+    def rows(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The teacher's embeddings (V_teacher, H) -> (V, H); a word has the mean of its pieces."""
+        counts = np.diff(self.firsts, append=len(self.kept)).astype(np.float32)
+        rows: NDArray[np.float32] = np.add.reduceat(table[self.kept], self.firsts)
+        return rows / counts[:, None]
+
+
+def vocabulary_of(wanted: Student, teacher: PreTrainedTokenizerFast, texts: Sequence[str]) -> Vocabulary:
+    """What the recipe asks for. Raises RecipeError where this teacher's tokenizer can't give it."""
+    if wanted.vocabulary == "words":
+        return word_vocabulary(teacher, texts, wanted.min_count)
+    return student_vocabulary(teacher, texts, wanted.prune)
 
 
 def student_vocabulary(teacher: PreTrainedTokenizerFast, texts: Sequence[str], prune: bool) -> Vocabulary:
@@ -47,7 +66,68 @@ def student_vocabulary(teacher: PreTrainedTokenizerFast, texts: Sequence[str], p
         kept = _pieces_to_keep(content, piece_counts(content, texts))
         content = _renumbered(content, kept)
     pad = content["model"]["vocab"][teacher.pad_token] if prune else teacher.pad_token_id
-    return Vocabulary(json.dumps(content, ensure_ascii=False), kept, int(pad))
+    return Vocabulary(json.dumps(content, ensure_ascii=False), kept, np.arange(len(kept)), int(pad))
+
+
+def word_vocabulary(teacher: PreTrainedTokenizerFast, texts: Sequence[str], min_count: int) -> Vocabulary:
+    """The words that occur `min_count` times at least, as the teacher's tokenizer parts and normalises texts.
+
+    Raises RecipeError for a teacher's tokenizer that knows no words, or has no token for an unknown one.
+    """
+    content = json.loads(teacher.backend_tokenizer.to_str())
+    if content["pre_tokenizer"] is None:
+        raise RecipeError(
+            "student.vocabulary: the teacher's tokenizer doesn't part texts into words; set it to 'pieces'"
+        )
+    unknown = _unknown(teacher, content)
+    special = [token["content"] for token in sorted(content["added_tokens"], key=lambda token: int(token["id"]))]
+    counted = _counted(content, texts, special, min_count)
+    words = list(dict.fromkeys([*special, str(teacher.pad_token), unknown, *counted]))
+    ids = {word: i for i, word in enumerate(words)}
+    added = [token | {"id": ids[token["content"]]} for token in content["added_tokens"]]
+    content.update(post_processor=None, decoder=None, truncation=None, padding=None, added_tokens=added)
+    content["model"] = {"type": "WordLevel", "vocab": ids, "unk_token": unknown}
+    spelt = [_spelling(teacher, word, unknown) for word in words]
+    firsts = np.cumsum([0, *map(len, spelt[:-1])])
+    return Vocabulary(
+        json.dumps(content, ensure_ascii=False), np.concatenate(spelt), firsts.astype(np.int64), ids[teacher.pad_token]
+    )
+
+
+def _unknown(teacher: PreTrainedTokenizerFast, content: dict[str, Any]) -> str:
+    """A bundle's tokenizer says it in its model alone, RoBERTa's beside it alone."""
+    found = teacher.unk_token or content["model"].get("unk_token")
+    if not isinstance(found, str):
+        raise RecipeError(
+            "student.vocabulary: the teacher's tokenizer has no token for an unknown word; set it to 'pieces'"
+        )
+    return found
+
+
+def _counted(content: dict[str, Any], texts: Sequence[str], special: Sequence[str], min_count: int) -> Iterator[str]:
+    """Frequent words first; equally frequent ones in the order of their letters."""
+    tokenizer = Tokenizer.from_str(json.dumps(content | {"added_tokens": []}))
+    tokenizer.model = models.WordLevel()
+    trainer = trainers.WordLevelTrainer(vocab_size=MOST_WORDS, min_frequency=min_count, show_progress=False)
+    tokenizer.train_from_iterator((_without(text, special) for text in texts), trainer)
+    found = tokenizer.get_vocab(with_added_tokens=False)
+    yield from sorted(found, key=found.__getitem__)
+
+
+def _without(text: str, special: Sequence[str]) -> str:
+    """A mask is no word, and would be read as three."""
+    for token in special:
+        text = text.replace(token, " ")
+    return text
+
+
+def _spelling(teacher: PreTrainedTokenizerFast, word: str, unknown: str) -> NDArray[np.int64]:
+    """The teacher's ids of a word, one at least."""
+    own = teacher.backend_tokenizer.token_to_id(word)
+    if own is not None:
+        return np.array([own], dtype=np.int64)
+    found = [token.id for token in teacher.backend_tokenizer.model.tokenize(word)]
+    return np.array(found or [teacher.backend_tokenizer.token_to_id(unknown)], dtype=np.int64)
 
 
 def piece_counts(content: dict[str, Any], texts: Sequence[str]) -> NDArray[np.int64]:

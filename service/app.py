@@ -16,7 +16,7 @@ from service.catalogue import Catalogue
 from service.changes import unloaded
 from service.errors import handle_errors
 from service.lifecycle import Lifecycle
-from service.processes.line import Line
+from service.processes.line import Held, Line
 from service.settings import Settings
 from service.telemetry.logs import dropped_lines, open_witness
 from service.telemetry.metrics import Metrics
@@ -41,8 +41,8 @@ def create_app(settings: Settings, line: Line | None = None) -> Door:
     `line` leads to other workers, if there are any. Raises SettingProblem where a setting asks for what is not there.
     """
     metrics = Metrics()
-    held = () if line is None else line.held
-    lifecycle = Lifecycle(partial(Catalogue, settings, metrics, unloaded(held)), settings)
+    held = Held() if line is None else line.held
+    lifecycle = Lifecycle(partial(Catalogue, settings, metrics, unloaded(held.orders), held.default), settings)
     gate = Gate(settings)
     witness = open_witness(settings, _version())
     desk = Desk(settings, lifecycle, metrics, gate, witness)

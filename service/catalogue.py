@@ -53,7 +53,7 @@ class Shelf:
     def __init__(self, predictors: Iterable[Predictor], default: str, teacher: str | None = None) -> None:
         """`teacher` is preferred to others where it fits."""
         self._teacher = teacher
-        self._pairs: dict[str, Pair | None] = {}
+        self._pairs: dict[str, Pair | None] = {}  # by the student's seal
         self.predictors = tuple(sorted(predictors, key=_order))
         # The newest version of a name comes last, and so is what the name alone means.
         self._by_name = {predictor.manifest.name: predictor for predictor in self.predictors}
@@ -72,11 +72,10 @@ class Shelf:
 
     def pair_of(self, student: Predictor) -> Pair | None:
         """Its teacher here, also of one that has left; None where none fits."""
-        try:
-            return self._pairs[student.name]
-        except KeyError:
-            pair = self._pairs[student.name] = find_pair(student, self.predictors, self._teacher)
-            return pair
+        seal = student.manifest.seal
+        if seal not in self._pairs:
+            self._pairs[seal] = find_pair(student, self.predictors, self._teacher)
+        return self._pairs[seal]
 
     def of(self, name: str) -> list[Predictor]:
         """All served versions of a model, the newest last."""
@@ -86,8 +85,10 @@ class Shelf:
 class Catalogue:
     """The shelf of now, and the folder that it follows. It is built in any thread, then belongs to one event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, unloaded: Iterable[str] = ()) -> None:
-        """`unloaded` are left alone until they are loaded."""
+    def __init__(
+        self, settings: Settings, metrics: Metrics, unloaded: Iterable[str] = (), default: str | None = None
+    ) -> None:
+        """`unloaded` are left alone until they are loaded; for `default` see `choose_default`."""
         self._settings = settings
         self._metrics = metrics
         self._changing = asyncio.Lock()
@@ -97,7 +98,7 @@ class Catalogue:
         self._said = ""
         places = _by_name(place for place in find_bundles(settings.models) if place.name not in self._unloaded)
         manifests = [_newest_manifest(found) for found in places.values()]
-        self._default = choose_default(settings, manifests)
+        self._default = choose_default(settings, manifests, default)
         found = self._open_newest(places, {}, again=True)
         for versions in found.values():
             if versions.problem is not None and not versions.predictors:
@@ -289,13 +290,17 @@ def newest_bundles(models: Path) -> dict[str, BundlePath]:
     return {name: places[-1] for name, places in _by_name(find_bundles(models)).items()}
 
 
-def choose_default(settings: Settings, newest: Sequence[Manifest]) -> str:
-    """The model that answers when none is named: the wanted one, or the first student. Raises NoSuchModel."""
+def choose_default(settings: Settings, newest: Sequence[Manifest], chosen: str | None = None) -> str:
+    """The model that answers when none is named: the wanted one, the one that other workers have chosen, or the first
+    student. Raises NoSuchModel.
+    """
     if not newest:
         raise MissingFile(f"{settings.models}: no bundles; publish one there, or name another folder with --models")
     wanted = settings.default
     names = [manifest.name for manifest in newest]
     if wanted is None:
+        if chosen in names:
+            return chosen
         return next((manifest.name for manifest in newest if manifest.role is Role.STUDENT), names[0])
     name, _, version = wanted.partition("@")
     if name not in names or (version and not (settings.models / name / version).is_dir()):

@@ -18,7 +18,10 @@ from service.batching.batcher import Batcher
 from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Role
+from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle, RunHandle
+from service.bundle.spans import Entity, Tag, entities
+from service.bundle.tasks import Choice, Logits, Scores
 from service.oversight.budget import Pace
 from service.processes.priority import give_way
 from service.settings import Settings
@@ -36,11 +39,24 @@ SHOWN_DIGITS = 12
 RowScores = list[float]
 
 
+class Tagged(NamedTuple):
+    """What a tagger found in a text."""
+
+    row: Spanned
+    entities: tuple[Entity, ...]  # as its first piece has it of each word
+
+
 class Outcome(NamedTuple):
-    """What the model says of one text, in the order of its labels."""
+    """What the model says of one text, in the order of its labels; a tagger of each piece, one behind the other."""
 
     scores: RowScores
     logits: list[float]
+    tagged: Tagged | None = None  # a tagger's alone
+
+    @property
+    def entities(self) -> tuple[Entity, ...]:
+        """What was found in the text."""
+        return () if self.tagged is None else self.tagged.entities
 
 
 class Pending(NamedTuple):
@@ -62,6 +78,7 @@ class Predictor:
         self.name_json = json.dumps(self.name)
         self.digest = (MODEL_DIGEST, manifest.seal[:SHOWN_DIGITS].encode())  # a header of each of its answers
         self.labels_json = tuple(json.dumps(label) for label in manifest.labels)
+        self.tags = tuple(map(Tag.of, manifest.labels))  # what they are to a tagger
         self.meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision)
         self.pace = Pace()
         student = manifest.role is Role.STUDENT
@@ -70,7 +87,7 @@ class Predictor:
         # that is seldom, or never for the models of the start; see `worker`.
         observe = partial(_observe, self.meter) if student else partial(_observe_teacher, self.meter, self.pace)
         self._batcher: Batcher[Row, Outcome] = Batcher(
-            partial(_Runner, bundle),
+            partial(_Tagger if bundle.meaning.choice is Choice.SPANS else _Runner, bundle),
             limits(settings, manifest.role),
             workers=settings.student_workers if student else 1,
             name=self.name,
@@ -176,6 +193,26 @@ class _Runner:
     def interrupt(self) -> None:
         """End the run that hangs, and let no other begin: this worker's time is over."""
         self._handle.abort()
+
+
+class _Tagger(_Runner):
+    """The same of a model that tags each piece of a text."""
+
+    def __init__(self, bundle: OpenBundle) -> None:
+        super().__init__(bundle)
+        self._tags = tuple(map(Tag.of, bundle.manifest.labels))
+
+    def run(self, rows: Sequence[Row]) -> list[Outcome]:
+        bundle = self._bundle
+        own = bundle.apart(rows, bundle.run(rows, self._handle))  # (B, T, L) -> B x (T, L)
+        if not all(np.isfinite(logits).all() for logits in own):
+            raise FloatingPointError("the model gave logits that are not numbers")
+        return list(map(self._outcome, rows, bundle.scores_apart(own), own))
+
+    def _outcome(self, row: Row, scores: Scores, logits: Logits) -> Outcome:
+        assert isinstance(row, Spanned)  # its encoder gives no others
+        tagged = Tagged(row, entities(row, scores, self._tags))
+        return Outcome(scores.ravel().tolist(), logits.ravel().tolist(), tagged)
 
 
 def chars(text: Text) -> int:

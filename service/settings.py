@@ -160,7 +160,10 @@ class Settings(BaseModel):
         64, ge=1, le=2**20, description="Most MiB that the file and its log take; the oldest texts make room."
     )
     capture_days: Annotated[float, Group.CAPTURE] = Field(
-        30, gt=0, le=36500, description="Texts are kept for so long; your privacy rules may ask for less."
+        30,
+        gt=0,
+        le=36500,
+        description="Older texts are deleted while a service with --capture runs; your privacy rules may ask for less.",
     )
     capture_redact: Annotated[Listed, Group.CAPTURE] = Field(
         None,

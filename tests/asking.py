@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels
 from service.bundle.encoder import Text
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.tasks import FUNCTIONS, Function
@@ -28,6 +29,12 @@ def spoken(text: Text) -> str | dict[str, str]:
 def serving_zoo(zoo: Path, *flags: str) -> Iterator[Running]:
     with serving(zoo, "--versions", "2", "--default", "toy", *flags) as server:
         yield server
+
+
+def scores_of(row: OneLabel | SeveralLabels | Numbers | Entities) -> dict[str, float]:
+    """Of a row that has scores of labels."""
+    assert not isinstance(row, Entities)
+    return row.scores
 
 
 def bundle(zoo: Path, model: str, version: str | None = None) -> OpenBundle:

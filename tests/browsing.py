@@ -146,12 +146,15 @@ class Page:
 
 @contextmanager
 def visiting(page: Page, url: str) -> Iterator[Page]:
-    """The playground with its models. Nothing may go wrong behind it: no errors, nothing asked of others."""
+    """The playground with its models. Nothing may go wrong behind it: no errors, nothing asked of others.
+
+    With a path in the address it ends with a slash, and whatever is asked begins with it.
+    """
     page.enter(url)
     page.ready()
     yield page
     assert page.console() == []
-    assert {address for address in page.requested() if not address.startswith(f"{url}/")} == set()
+    assert {address for address in page.requested() if not address.startswith(f"{url.rstrip('/')}/")} == set()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,19 @@ from tests import toy
 
 if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
     from tests.browsing import Page
+    from tests.pairing import Beside
     from tests.workshop import Distilled, Shop
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("understudy", derandomize=True, deadline=None)
 settings.load_profile("understudy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """For toy networks: two wait for each other most of the time, and take minutes where the cores are busy."""
+    if "torch" in sys.modules:  # not where the service alone is tested
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +61,38 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cascading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a calibrated student `toy`, its teacher, and two that cannot be in a cascade. Read only."""
+    from tests.cascading import publish_all
+
+    return publish_all(tmp_path_factory.mktemp("cascading"))
+
+
+@pytest.fixture(scope="session")
+def beside(cascading: Path) -> Beside:
+    """That student and its teacher, to ask them in this process."""
+    from tests.pairing import Beside
+
+    return Beside(cascading / "toy" / "1", cascading / "toy-teacher" / "1")
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a student that has a profile, and its teacher with the labels in another order. Read only."""
+    from tests.watching import publish_watched
+
+    return publish_watched(tmp_path_factory.mktemp("watched") / "models")
+
+
+@pytest.fixture(scope="session")
+def taggers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tagger `ner` that has a profile, its teacher, and a pair of classifiers. Read only."""
+    from tests.tagging import publish_taggers
+
+    return publish_taggers(tmp_path_factory.mktemp("taggers"))
+
+
+@pytest.fixture(scope="session")
 def page() -> Iterator[Page]:
     """A browser, for tests that are marked as `tests.browsing.NEEDED`."""
     from tests.browsing import browsing
@@ -77,7 +118,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(scope="session")
 def taught(shop: Shop) -> Path:
     """A teacher, fine-tuned from the encoder: a Hugging Face folder. Read only."""
-    from export.teacher import fine_tune
+    from export.fine_tuning import fine_tune
 
     return fine_tune(shop.teach_recipe(), shop.folder / "teacher")
 

@@ -80,7 +80,8 @@ def serving(models: Path, *flags: str, launcher: tuple[str, ...] = ("service",),
             yield running
             if process.poll() is None:
                 assert running.stop() == 0
-            assert process.stderr.read() == ""
+            said = process.stderr.read()
+            assert not said, said  # outside pytest an assertion shows nothing by itself
         finally:
             process.kill()
 

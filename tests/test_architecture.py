@@ -101,8 +101,9 @@ RULES = (
         "export/",
         only=(*declared("export", "report"), "service", "export"),
     ),
-    Rule("objectives are torch and nothing else", "export/objectives.py", only=("torch",)),
-    Rule("students are torch and nothing else", "export/students.py", only=("torch",)),
+    Rule("signals are arrays", "export/signals.py", only=("torch", "numpy")),
+    Rule("objectives are torch and nothing else", "export/objectives.py", only=("torch", "export.signals")),
+    Rule("students are torch and nothing else", "export/students.py", only=("torch", "export.signals")),
 )
 
 
@@ -222,6 +223,7 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("objectives are torch and nothing else", "export/objectives.py", "from export.students import Student"),
     ("objectives are torch and nothing else", "export/objectives.py", "import numpy"),
     ("students are torch and nothing else", "export/students.py", "from export import recipe"),
+    ("signals are arrays", "export/signals.py", "from export.teacher import Teacher"),
     ("only evaluation opens the test split", "export/training.py", "from export.datasets import held_out"),
     (
         "only evaluation opens the test split",

@@ -32,7 +32,7 @@ def test_the_report_compares_every_graph_with_the_teacher(toy_models: Path, tmp_
     report = json.loads(written.read_text())
     lines = {line["subject"]: line for line in report["lines"]}
     assert lines.keys() == {"toy@1:exact", "toy@1:fast", "toy-teacher@1:exact"}
-    assert lines["toy-teacher@1:exact"]["speedup"] == {"toy-teacher@1:exact": 1.0}
+    assert lines["toy-teacher@1:exact"]["times"] == {"toy-teacher@1:exact": 1.0}
     for line in lines.values():
         assert 0 < line["p10_us"] <= line["median_us"] <= line["p90_us"]
     assert (report["workload"]["rows"], report["workload"]["tokens"]) == (3, 6)

@@ -1,14 +1,25 @@
-"""The papers' set-ups over toy bundles: the whole pass, the rows of 32 tokens, the page."""
+"""The papers' set-ups over toy bundles: the whole pass, the rows of 32 tokens, the page, and what a stop leaves."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from service.bench.__main__ import app
+from service.bench.stopping import SIGNALS, stoppable
+from service.bundle.engine import open_graph
 from tests import toy
+from tests.endless import endless_graph
+from tests.running import PATIENCE_S, ROOT
 
 TEACHER = "toy-teacher@1:exact"
 
@@ -31,6 +42,7 @@ def test_both_set_ups_are_repeated(toy_student: Path, toy_teacher: Path, train: 
     result = bench(*named, "--threads", "1", "--rounds", "2", "--json", out, "--html", page)
     assert result.exit_code == 0, result.output
     report = json.loads(out.read_text())
+    assert report["complete"]
     student, teacher = report["tang"]
     assert (student["subject"], student["rows"], student["ran"]) == ("toy@1:fast", 1200, 1200)
     assert teacher["ran"] == 1200
@@ -60,3 +72,57 @@ def test_a_file_without_texts_is_refused(toy_student: Path, toy_teacher: Path, t
     result = bench("--student", toy_student, "--teacher", toy_teacher, "--train", tmp_path / "none.tsv")
     assert result.exit_code == 2
     assert "has no rows" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"), [(("service", "bench"), signal.SIGINT), (("service.bench",), signal.SIGTERM)]
+)
+def test_whoever_stops_it_has_what_there_is(
+    toy_student: Path, toy_teacher: Path, train: Path, tmp_path: Path, launcher: tuple[str, ...], number: signal.Signals
+) -> None:
+    out, page = tmp_path / "papers.json", tmp_path / "papers.html"
+    named = ("--student", toy_student, "--teacher", toy_teacher, "--train", train, "--json", out, "--html", page)
+    command = [sys.executable, "-m", *launcher, "papers", *map(str, named), "--rounds", "1000000"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not out.exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        kept = json.loads(out.read_text())
+        process.send_signal(number)
+        said, complaints = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in complaints
+    report = json.loads(out.read_text())
+    for found in (kept, report):
+        assert not found["complete"]
+        assert found["tang"][0]["ran"] > 0
+        assert found["xtremedistil"] == []
+    for words in ("Cut short", "Tang et al. 2019", "toy@1:exact"):
+        assert words in said
+        assert words in page.read_text()
+    assert contents(tmp_path) == {"papers.json", "papers.html"}  # and nothing that is half written
+
+
+def test_a_signal_ends_the_run_that_is_under_way() -> None:
+    graph = open_graph(endless_graph())
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    handlers = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(SystemExit) as stop, stoppable() as handle:
+        timer.start()
+        graph.run({"input_ids": np.zeros((1, 1), np.int64)}, handle)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+
+
+def test_what_is_not_stopped_leaves_signals_as_they_were() -> None:
+    handlers, threads = [signal.getsignal(number) for number in SIGNALS], threading.active_count()
+    with stoppable() as handle:
+        assert not handle.aborted
+    assert [signal.getsignal(number) for number in SIGNALS] == handlers
+    assert threading.active_count() == threads

@@ -56,6 +56,7 @@ def test_the_profile_may_be_of_other_texts(
     assert found.calibration == calibrated.calibration
     for precision, profile in found.profile.items():
         assert (profile.dataset, profile.rows) == (str(path), 20)
+        assert profile.margin is not None
         assert sum(profile.margin.counts) == sum(profile.tokens.counts) == 20
         assert profile.agreement is not None
         assert profile != calibrated.profile[precision]
@@ -72,6 +73,7 @@ def test_each_graph_is_calibrated_and_profiled(
         profile = calibrated.profile[precision]
         assert profile.rows == 240  # each text once
         for histogram in (profile.tokens, profile.unknown, profile.margin):
+            assert histogram is not None
             assert sum(histogram.counts) == 240
         student_labels, teacher_labels = (
             open_bundle(*opened).classify([text for text, _ in sentences()]).argmax(axis=1)
@@ -140,6 +142,7 @@ def test_a_student_is_published_with_the_profile_of_dev(distilled: Distilled) ->
     assert manifest.profile.keys() == manifest.graphs.keys()
     for precision, profile in manifest.profile.items():
         assert (profile.dataset, profile.rows) == (distilled.recipe.data.dev, 40)
+        assert profile.margin is not None
         assert sum(profile.margin.counts) == 40
         (kept,) = [
             row.value

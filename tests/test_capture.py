@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from service.oversight.capture import DAY_S, MIB, Capture, Choice, Kept, Told, Who
 from service.oversight.redaction import NotRedacted, Redaction
 from service.oversight.store import Reason, Record, Store, StoreFull
 from service.settings import SettingProblem, Settings
+from service.telemetry.metrics import Metrics
 from service.telemetry.oversight import OversightMetrics
 from tests.running import PATIENCE_S, ROOT
 
@@ -51,7 +51,7 @@ def bytes_of(path: Path) -> int:
 @contextmanager
 def capturing(path: Path, **knobs: Any) -> Iterator[Capture]:
     settings = Settings.model_validate({"capture": path, **knobs})
-    capture = Capture(settings, OversightMetrics(CollectorRegistry()))
+    capture = Capture(settings, OversightMetrics(Metrics()))
     capture.start()
     yield capture
     capture.stop(PATIENCE_S)
@@ -295,10 +295,23 @@ def test_a_disk_that_fails_ends_it_with_one_line(tmp_path: Path, caplog: pytest.
     assert [row[1] for row in rows_in(path)] == ["first"]
 
 
+def test_a_file_that_was_moved_away_ends_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """SQLite would go on writing to a file that nobody finds again."""
+    path = tmp_path / "texts.db"
+    with caplog.at_level(logging.WARNING), capturing(path) as capture:
+        capture.offer(kept("first"))
+        until(lambda: bool(capture.kept[Reason.LOW_MARGIN]))
+        path.rename(tmp_path / "moved.db")
+        capture.offer(kept("second"))
+        until(lambda: capture.off is not None)
+    assert "was moved or deleted" in str(capture.off)
+    assert len(caplog.records) == capture.lost == 1
+
+
 @pytest.mark.parametrize(("place", "said"), [("nowhere/texts.db", "No such file"), (".", "unable to open")])
 def test_a_file_that_cannot_be_is_said_at_the_start(tmp_path: Path, place: str, said: str) -> None:
     with pytest.raises(SettingProblem, match=re.escape(said)):
-        Capture(Settings(capture=tmp_path / place), OversightMetrics(CollectorRegistry()))
+        Capture(Settings(capture=tmp_path / place), OversightMetrics(Metrics()))
 
 
 # --- redaction

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.captured import captured_texts
-from export.datasets import Columns, read_labelled, read_texts
+from export.captured import captured_pairs, captured_texts
+from export.datasets import Columns, Names, read_labelled, read_pairs, read_texts
 from export.errors import DataError
 from export.recipe import as_toml
 from service.bundle.store import read_manifest
 from service.oversight.store import Reason, Record, Store
-from tests.workshop import Distilled, Shop, command
+from tests.workshop import Distilled, Shop, command, process
 
 LOGITS = np.array([1, -1], "<f4").tobytes()
 
@@ -41,6 +41,11 @@ def test_texts_come_in_their_order_and_pairs_are_left_out(store: Path) -> None:
         (4, ""),
     ]
     assert list(read_texts(str(store))) == [text for _, text in captured_texts(store)]
+
+
+def test_pairs_come_alone_where_their_column_is_asked_for(store: Path) -> None:
+    assert list(captured_pairs(store)) == [(5, "one", "other")]
+    assert list(read_pairs(str(store), ("text", "text_pair"))) == [("one", "other")]
 
 
 def test_it_is_read_while_a_service_writes(store: Path) -> None:
@@ -97,7 +102,7 @@ def test_what_is_no_store_is_refused(store: Path, tmp_path: Path) -> None:
 
 def test_it_has_no_labels_and_no_other_column(store: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'label'; there is text"):
-        read_labelled(str(store), ("a", "b"), Columns())
+        read_labelled(str(store), Names(("a", "b")), Columns())
     with pytest.raises(DataError, match=r"no column 'student_digest'; there is text"):
         list(read_texts(str(store), "student_digest"))
 
@@ -109,7 +114,7 @@ def test_a_second_version_is_distilled_from_captured_texts(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(as_toml(distilled.recipe))
     options = ("--set", "version=2", "--transfer", store, "--set", "training.epochs=1", "--models", "staging")
-    found = command("distill", recipe, *options, cwd=tmp_path)
+    found = process("distill", recipe, *options, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     manifest = read_manifest(tmp_path / "staging" / "toy-student" / "2")
     sources = tomllib.loads(manifest.lineage.recipe)["transfer"]["texts"]

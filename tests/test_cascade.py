@@ -11,20 +11,9 @@ from hypothesis import strategies as st
 from service.api.door import Door
 from service.bundle.manifest import Role, Task
 from tests import toy
-from tests.cascading import OWN, PERMUTED, TOLD, Answer, ask, fates, metric, publish_all, rows_of, visit
+from tests.cascading import OWN, PERMUTED, TOLD, Answer, ask, fates, metric, rows_of, visit
 from tests.pairing import TEXTS, Beside, publish_teacher
 from tests.running import serving
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_all(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def beside(models: Path) -> Beside:
-    return Beside(models / "toy" / "1", models / "toy-teacher" / "1")
-
 
 # --- as if both models had been asked
 
@@ -32,7 +21,7 @@ def beside(models: Path) -> Beside:
 @settings(max_examples=25)
 @given(st.floats(0, 1), st.lists(st.sampled_from(TEXTS), min_size=1, max_size=12))
 def test_a_cascade_is_the_student_above_the_threshold_and_the_teacher_below(
-    models: Path, beside: Beside, threshold: float, texts: list[str]
+    cascading: Path, beside: Beside, threshold: float, texts: list[str]
 ) -> None:
     margins = beside.margins(texts)
     assume(all(abs(margin - threshold) > 1e-5 for margin in margins))
@@ -56,13 +45,15 @@ def test_a_cascade_is_the_student_above_the_threshold_and_the_teacher_below(
         assert ("teacher;dur=" in answer.headers["server-timing"]) == any(below)
         asked_of, served = sum(below), len(below)
         assert await metric(door, "escalated_rows_total", model="toy@1", outcome="answered") == asked_of
-        assert await metric(door, "served_rows_total", model="toy@1", served_by="student") == served - asked_of
+        assert await metric(door, "strategy_rows_total", model="toy@1", served_by="student") == served - asked_of
         assert await metric(door, "rows_total", model="toy-teacher@1") == asked_of
 
-    visit(models, scenario, cascade_threshold=threshold)
+    visit(cascading, scenario, cascade_threshold=threshold)
 
 
-def test_the_manifests_threshold_and_temperature_count_unless_a_setting_overrides(models: Path, beside: Beside) -> None:
+def test_the_manifests_threshold_and_temperature_count_unless_a_setting_overrides(
+    cascading: Path, beside: Beside
+) -> None:
     margins = beside.margins(TEXTS)
     assert min(margins) < 0.4 < max(margins)
 
@@ -75,8 +66,8 @@ def test_the_manifests_threshold_and_temperature_count_unless_a_setting_override
         assert fates(rows) == {OWN}
         assert [row["confidence"] for row in rows] == pytest.approx(margins, abs=1e-5)
 
-    visit(models, by_manifest)
-    visit(models, all_are_sure, cascade_threshold=0)
+    visit(cascading, by_manifest)
+    visit(cascading, all_are_sure, cascade_threshold=0)
 
 
 # --- over a real server, in all dialects
@@ -92,9 +83,9 @@ DIALECTS: dict[str, tuple[str, Answer]] = {
 
 
 @pytest.fixture(scope="module")
-def server(models: Path) -> Iterator[httpx2.Client]:
+def server(cascading: Path) -> Iterator[httpx2.Client]:
     flags = ("--default", "toy", "--strategy", "cascade", "--cascade-threshold", "1", "--escalation-budget", "1")
-    with serving(models, *flags, "--log-level", "error") as running, running.client() as client:
+    with serving(cascading, *flags, "--log-level", "error") as running, running.client() as client:
         yield client
 
 
@@ -141,7 +132,7 @@ def test_a_teacher_answers_for_itself_whatever_the_strategy(server: httpx2.Clien
         assert list(answer["data"][0]["scores"]) == list(PERMUTED)
 
 
-def test_without_a_strategy_nothing_of_it_is_said(models: Path) -> None:
+def test_without_a_strategy_nothing_of_it_is_said(cascading: Path) -> None:
     async def scenario(door: Door) -> None:
         answer = await ask(door, ["good"])
         assert "x-served-by" not in answer.headers
@@ -151,7 +142,7 @@ def test_without_a_strategy_nothing_of_it_is_said(models: Path) -> None:
         assert set(answer.json()["timing_ms"]) == {"tokenize", "queue", "inference", "total"}
         assert fates(await rows_of(door, ["good"], strategy="student")) == {OWN}
 
-    visit(models, scenario, strategy="student")
+    visit(cascading, scenario, strategy="student")
 
 
 def test_top_k_and_a_named_strategy_go_together(server: httpx2.Client) -> None:
@@ -174,13 +165,13 @@ def test_top_k_and_a_named_strategy_go_together(server: httpx2.Client) -> None:
         ({"strategy": 1}, 422, "strategy"),
     ],
 )
-def test_a_request_that_cannot_be_followed_is_refused(models: Path, asked: Answer, status: int, said: str) -> None:
+def test_a_request_that_cannot_be_followed_is_refused(cascading: Path, asked: Answer, status: int, said: str) -> None:
     async def scenario(door: Door) -> None:
         answer = await ask(door, ["good"], **asked)
         assert answer.status_code == status
         assert said in answer.json()["detail"]
 
-    visit(models, scenario, strategy="student")
+    visit(cascading, scenario, strategy="student")
 
 
 def test_other_tasks_have_no_cascade_but_may_have_a_teacher(tmp_path: Path) -> None:

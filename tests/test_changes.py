@@ -123,9 +123,18 @@ def test_changes_at_the_same_time_end_in_agreement(pair: Pair) -> None:
         assert len(pair.statuses("toy-teacher")) == 1
 
 
+def test_one_that_starts_later_has_the_same_default_model(pair: Pair) -> None:
+    toy.publish(pair.models, "ape", "1", Role.STUDENT)  # the first by name from now on
+    pair.replaced(workers(pair.running)[0])
+    url = f"{pair.running.url}/v1/classify"
+    answers = [httpx2.post(url, json={"input": "good"}, timeout=PATIENCE_S).json() for _ in range(CONNECTIONS)]
+    assert {answer["model"] for answer in answers} == {"toy@1"}
+
+
 def test_what_another_refuses_is_said(pair: Pair) -> None:
-    """The one that started later answers with another model when none is named."""
+    """The one that started later answers with another model when none is named, since the first is not there."""
     toy.publish(pair.models, "ape", "1", Role.STUDENT)
+    shutil.rmtree(pair.models / "toy")
     pair.replaced(workers(pair.running)[0])
     assert pair.change("load", "ape").status_code == 200
     while (answer := pair.change("unload", "ape")).status_code == 400:  # asked of that one itself

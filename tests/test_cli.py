@@ -19,13 +19,14 @@ import pytest
 from service.bundle.manifest import Role, SealedManifest
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
-from service.commands.config import grouped, markdown
+from service.commands.config import grouped, page
 from service.commands.flags import flag_of
 from service.commands.serve import serve
 from service.commands.terminal import Code
 from service.environment import variable_of
 from service.settings import Settings
 from tests import toy
+from tests.pairing import calibration, publish_student
 from tests.running import PATIENCE_S, ROOT, command, environment, serving
 
 KEY = "a-canary-of-a-key-that-nobody-may-see"
@@ -65,7 +66,7 @@ def test_every_setting_is_a_flag_and_a_variable_in_the_panel_of_its_group() -> N
 
 
 def test_the_settings_are_the_flags_the_variables_and_the_rows_of_the_table() -> None:
-    rows = re.findall(r"^\| `--([a-z-]+)`.*? \| `(\w+)` \| .* \| (.+) \|$", "\n".join(markdown()), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `--([a-z-]+)`.*? \| `(\w+)` \| .* \| (.+) \|$", "\n".join(page()), flags=re.MULTILINE)
     names = list(chain.from_iterable(names for _, names in grouped()))
     taken = list(inspect.signature(serve).parameters)
     assert sorted(names) == sorted(taken) == sorted(Settings.model_fields)
@@ -137,6 +138,12 @@ def test_a_model_is_shown_with_its_files_and_figures(toy_models: Path, name: str
     for word in ("toy@1", manifest.seal, "random weights", "4 texts with logits for exact, fast", "gut ✓", "accuracy"):
         assert word in done.stdout
     assert f"{(toy_models / 'toy' / '1' / 'model.onnx').stat().st_size:,}" in done.stdout
+
+
+def test_how_sure_a_student_must_be_is_shown(tmp_path: Path) -> None:
+    publish_student(tmp_path, calibrated=calibration(0.4))
+    done = command("models", "show", "toy", "--models", str(tmp_path))
+    assert re.search(r"exact +│ +toy-teacher@1 .* 0\.4 ", done.stdout)
 
 
 def test_a_model_is_shown_for_machines(toy_models: Path) -> None:

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from service.bundle.manifest import Role, Task
 from service.bundle.tasks import TASKS
 from service.oversight.compare import agreements
+from service.predictors import Outcome
 from service.routes.compare import CompareResponse, LabelsBeside, NumbersBeside, SetsBeside
 from service.settings import Settings
 from tests import toy
+from tests.asking import scores_of
 from tests.pairing import TEXTS, Beside, calibration, hold_teachers, publish_student, publish_teacher
 from tests.running import PATIENCE_S, client_of, opened, serving
 
@@ -69,8 +71,8 @@ def test_both_answers_are_those_of_the_models_themselves(client: httpx2.Client, 
     for side, by_teacher in ((done.student, False), (done.teacher, True)):
         for place, (row, scores) in enumerate(zip(side.data, beside.scores(texts, by_teacher), strict=True)):
             assert row.index == place
-            assert row.scores == pytest.approx(scores, abs=1e-5)
-            assert list(row.scores) == list(beside.student.manifest.labels)
+            assert scores_of(row) == pytest.approx(scores, abs=1e-5)
+            assert list(scores_of(row)) == list(beside.student.manifest.labels)
         times = side.timing_ms
         assert times.total == pytest.approx(times.tokenize + times.queue + times.inference, abs=0.01)
         assert times.inference > 0
@@ -123,7 +125,8 @@ def test_numbers_only_differ(client: httpx2.Client, models: Path) -> None:
     assert done.agreement is None
     for row, ours, theirs in zip(done.data, done.student.data, done.teacher.data, strict=True):
         assert isinstance(row, NumbersBeside)
-        assert row.difference == {label: ours.scores[label] - theirs.scores[label] for label in NAMES}
+        mine, other = scores_of(ours), scores_of(theirs)
+        assert row.difference == {label: mine[label] - other[label] for label in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_numbers_only_differ(client: httpx2.Client, models: Path) -> None:
 def test_agreement_is_the_share_of_equal_decisions(
     task: Task, ours: list[float], theirs: list[float], share: float
 ) -> None:
-    assert agreements(TASKS[task], [ours], [theirs]) == [pytest.approx(share)]
+    assert agreements(TASKS[task], [Outcome(ours, ours)], [Outcome(theirs, theirs)]) == [pytest.approx(share)]
 
 
 @settings(max_examples=50)
@@ -147,7 +150,8 @@ def test_agreement_is_the_share_of_equal_decisions(
     st.sampled_from([Task.SINGLE_LABEL, Task.MULTI_LABEL]), st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3))
 )
 def test_whoever_is_compared_with_himself_agrees(task: Task, rows: Sequence[list[float]]) -> None:
-    assert agreements(TASKS[task], rows, rows) == [1.0] * len(rows)
+    outcomes = [Outcome(row, row) for row in rows]
+    assert agreements(TASKS[task], outcomes, outcomes) == [1.0] * len(rows)
 
 
 def test_any_two_models_that_are_alike_may_be_compared(client: httpx2.Client) -> None:

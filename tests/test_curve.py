@@ -15,7 +15,8 @@ from export.calibrate import Source, measure
 from export.cascade import Answered, calibration_of, curve, draw, point, summary
 from export.datasets import Columns
 from export.errors import ModelError
-from export.evaluation import accuracy, answer_both
+from export.evaluation import answer_both
+from export.metrics import accuracy
 from export.reissue import Into, check_target, reissue
 from export.thresholds import Promise
 from service.bundle.confidence import margins

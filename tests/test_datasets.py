@@ -5,15 +5,19 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.datasets import Columns, Example, held_out, read_dataset, read_examples, read_texts
+from export.datasets import Columns, Example, Names, held_out, read_examples, read_pairs, read_texts
 from export.errors import DataError
+from export.recipe import Data
+from service.bundle.manifest import Task
 
-NAMES = ("bad", "good")
+LABELS = ("bad", "good")
+NAMES = Names(LABELS)
 COLUMNS = Columns()
 ROWS = (Example('she said "no"', 0), Example("a warm évening 😀", 1), Example("", 0))
 KINDS = ("rows.tsv", "rows.csv", "rows.jsonl", "rows.tsv.gz", "rows.csv.gz", "rows.jsonl.gz", "ROWS.TSV.GZ")
@@ -25,12 +29,13 @@ def read(path: Path, columns: Columns = COLUMNS) -> list[Example]:
 
 def content(name: str, rows: tuple[Example, ...] = ROWS) -> bytes:
     """The rows in the format that the name's ending asks for; labels by name."""
+    cells = [(str(row.text), LABELS[cast(int, row.label)]) for row in rows]
     if ".jsonl" in name:
-        lines = [json.dumps({"text": row.text, "label": NAMES[row.label]}) for row in rows]
+        lines = [json.dumps({"text": text, "label": label}) for text, label in cells]
     elif ".csv" in name:
-        lines = ["text,label", *('"{}",{}'.format(row.text.replace('"', '""'), NAMES[row.label]) for row in rows)]
+        lines = ["text,label", *('"{}",{}'.format(text.replace('"', '""'), label) for text, label in cells)]
     else:
-        lines = ["text\tlabel", *(f"{row.text}\t{NAMES[row.label]}" for row in rows)]
+        lines = ["text\tlabel", *(f"{text}\t{label}" for text, label in cells)]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -70,7 +75,7 @@ def test_labels_are_names_or_indices_and_a_name_goes_first(tmp_path: Path) -> No
     )
     assert [row.label for row in read(path)] == [1, 0, 0]
     crossed = write(tmp_path / "b.tsv", "text\tlabel\na\t1\nb\t0\n")
-    assert [row.label for row in read_examples(str(crossed), ("1", "0"), Columns())] == [0, 1]
+    assert [row.label for row in read_examples(str(crossed), Names(("1", "0")), Columns())] == [0, 1]
 
 
 def test_columns_have_the_names_that_the_recipe_gives(tmp_path: Path) -> None:
@@ -102,7 +107,11 @@ REFUSED = {
     "Windows-1252": ("a.tsv", b"text\tlabel\n" + b"a\tbad\n" * 9000 + b"caf\xe9\tbad\n", "a.tsv, line 9002: not UTF-8"),
     "UTF-16": ("a.csv", "text,label\n".encode("utf-16"), "a.csv, line 1: not UTF-8"),
     "nothing at all": ("a.tsv", b"", "a.tsv: empty; the first line must name the columns"),
-    "another ending": ("a.parquet", b"PAR1", "a.parquet: unknown kind of file; use one of .tsv, .csv, .jsonl, .txt"),
+    "another ending": (
+        "a.parquet",
+        b"PAR1",
+        "a.parquet: unknown kind of file; use one of .tsv, .csv, .jsonl, .conll, .txt",
+    ),
     "no ending": ("rows", b"text", "rows: unknown kind of file"),
 }
 
@@ -147,15 +156,48 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, empty: str) -> None:
     splits = {name: str(write(tmp_path / f"{name}.tsv", "text\tlabel\na\tbad\n")) for name in ("train", "dev")}
     write(tmp_path / f"{empty}.tsv", "text\tlabel\n")
     with pytest.raises(DataError, match=rf"{empty}\.tsv: has no rows"):
-        read_dataset(splits["train"], splits["dev"], NAMES, Columns())
+        Data(**splits, labels=LABELS).read()
     with pytest.raises(DataError, match=rf"{empty}\.tsv: has no rows"):
         held_out(splits[empty], NAMES, Columns())
 
 
 def test_both_splits_are_read(tmp_path: Path) -> None:
-    train, dev = (write(tmp_path / name, content(name)) for name in ("train.tsv", "dev.csv"))
-    data = read_dataset(str(train), str(dev), NAMES, Columns())
-    assert (data.labels, data.train, data.dev) == (NAMES, ROWS, ROWS)
+    train, dev = (str(write(tmp_path / name, content(name))) for name in ("train.tsv", "dev.csv"))
+    data = Data(train=train, dev=dev, labels=LABELS).read()
+    assert (data.labels, data.train, data.dev) == (LABELS, ROWS, ROWS)
+    assert Data(train=(train, dev), dev=dev, labels=LABELS).read().train == (*ROWS, *ROWS)
+
+
+def test_a_pair_is_two_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "text\ttext2\tlabel\none\ttwo\tgood\n")
+    assert read(path, Columns(pair="text2")) == [Example(("one", "two"), 1)]
+    assert list(read_pairs(str(path), ("text", "text2"))) == [("one", "two")]
+    with pytest.raises(DataError, match="line 2: no column 'other'; there is text, text2, label"):
+        read(path, Columns(pair="other"))
+
+
+def test_a_row_may_have_several_labels_or_none(tmp_path: Path) -> None:
+    names = Names(("bad", "good", "odd"), Task.MULTI_LABEL)
+    table = write(tmp_path / "a.tsv", "text\tlabel\na\tgood, bad\nb\t\nc\t2,2\n")
+    assert [row.label for row in read_examples(str(table), names, Columns())] == [(0, 1), (), (2,)]
+    lines = write(tmp_path / "a.jsonl", '{"text": "a", "label": ["odd", 0]}\n{"text": "b", "label": []}\n')
+    assert [row.label for row in read_examples(str(lines), names, Columns())] == [(0, 2), ()]
+    wrong = write(tmp_path / "b.tsv", "text\tlabel\na\tgood,worse\n")
+    with pytest.raises(DataError, match=r"b\.tsv, line 2: unknown label 'worse'; the recipe knows bad, good, odd"):
+        list(read_examples(str(wrong), names, Columns()))
+
+
+@pytest.mark.parametrize(("cell", "found"), [("4.5", (4.5,)), (" 3 ", (3.0,)), ("-1e2", (-100.0,))])
+def test_a_label_may_be_a_number(tmp_path: Path, cell: str, found: tuple[float, ...]) -> None:
+    path = write(tmp_path / "a.tsv", f"text\tlabel\na\t{cell}\n")
+    assert [row.label for row in read_examples(str(path), Names(("score",), Task.REGRESSION), Columns())] == [found]
+
+
+@pytest.mark.parametrize("cell", ["high", "nan", "inf", "1,2", ""])
+def test_a_label_that_is_no_number_is_refused(tmp_path: Path, cell: str) -> None:
+    path = write(tmp_path / "a.tsv", f"text\tlabel\na\t{cell}\n")
+    with pytest.raises(DataError, match=r"a\.tsv, line 2: the label .* is n"):
+        list(read_examples(str(path), Names(("score",), Task.REGRESSION), Columns()))
 
 
 def test_a_big_file_is_streamed(tmp_path: Path) -> None:

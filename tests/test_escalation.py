@@ -14,20 +14,9 @@ from service.api.door import Door
 from service.bundle.encoder import Row
 from service.bundle.runtime import OpenBundle
 from service.bundle.tasks import Logits
-from tests.cascading import DEGRADED, OWN, PERMUTED, TOLD, Answer, ask, fates, metric, publish_all, rows_of, visit
+from tests.cascading import DEGRADED, OWN, PERMUTED, TOLD, Answer, ask, fates, metric, rows_of, visit
 from tests.pairing import TEXTS, Beside, calibration, hold_teachers, publish_student, publish_teacher
 from tests.running import PATIENCE_S, client_of
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish_all(tmp_path_factory.mktemp("pair"))
-
-
-@pytest.fixture(scope="module")
-def beside(models: Path) -> Beside:
-    return Beside(models / "toy" / "1", models / "toy-teacher" / "1")
-
 
 # --- a teacher that cannot
 
@@ -40,7 +29,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     free.set()
 
 
-def test_a_teacher_that_is_late_leaves_the_students_answer(models: Path, beside: Beside, held: threading.Event) -> None:
+def test_a_teacher_that_is_late_leaves_the_students_answer(
+    cascading: Path, beside: Beside, held: threading.Event
+) -> None:
     async def scenario(door: Door) -> None:
         began = time.perf_counter()
         rows = await rows_of(door, TEXTS[:3])
@@ -54,10 +45,10 @@ def test_a_teacher_that_is_late_leaves_the_students_answer(models: Path, beside:
             while fates(await rows_of(door, TEXTS[:1])) != {TOLD}:  # as soon as it can again
                 await asyncio.sleep(0.01)
 
-    visit(models, scenario, cascade_threshold=1, escalation_seconds=0.1)
+    visit(cascading, scenario, cascade_threshold=1, escalation_seconds=0.1)
 
 
-def test_the_teacher_has_no_more_time_than_the_request(models: Path, held: threading.Event) -> None:
+def test_the_teacher_has_no_more_time_than_the_request(cascading: Path, held: threading.Event) -> None:
     async def scenario(door: Door) -> None:
         began = time.perf_counter()
         async with client_of(door) as client:
@@ -67,10 +58,10 @@ def test_the_teacher_has_no_more_time_than_the_request(models: Path, held: threa
         assert fates(answer.json()["data"]) == {DEGRADED}
         assert time.perf_counter() - began < 5
 
-    visit(models, scenario, cascade_threshold=1, escalation_seconds=60)
+    visit(cascading, scenario, cascade_threshold=1, escalation_seconds=60)
 
 
-def test_a_full_queue_of_the_teacher_leaves_the_students_answer(models: Path, held: threading.Event) -> None:
+def test_a_full_queue_of_the_teacher_leaves_the_students_answer(cascading: Path, held: threading.Event) -> None:
     async def scenario(door: Door) -> None:
         teacher = door.lifecycle.catalogue.resolve("toy-teacher")
         waiting = []
@@ -87,12 +78,12 @@ def test_a_full_queue_of_the_teacher_leaves_the_students_answer(models: Path, he
         assert fates(await rows_of(door, TEXTS[:1])) == {TOLD}
 
     few = {"max_queue_rows": 8, "max_request_rows": 8, "max_client_share": 1, "max_batch_rows": 4}
-    visit(models, scenario, cascade_threshold=1, **few)
+    visit(cascading, scenario, cascade_threshold=1, **few)
 
 
 @pytest.mark.parametrize("how", ["raises", "hangs"])
 def test_a_teacher_that_fails_leaves_the_students_answer(
-    models: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    cascading: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     run, free = OpenBundle.run, threading.Event()
 
@@ -111,10 +102,10 @@ def test_a_teacher_that_fails_leaves_the_students_answer(
         assert await metric(door, "escalated_rows_total", model="toy@1", outcome="failed") == 4
         free.set()
 
-    visit(models, scenario, cascade_threshold=1, max_run_seconds=0.1, escalation_seconds=20)
+    visit(cascading, scenario, cascade_threshold=1, max_run_seconds=0.1, escalation_seconds=20)
 
 
-def test_a_budget_that_is_used_up_leaves_the_students_answer(models: Path) -> None:
+def test_a_budget_that_is_used_up_leaves_the_students_answer(cascading: Path) -> None:
     async def scenario(door: Door) -> None:
         assert fates(await rows_of(door, TEXTS[:2])) == {DEGRADED}
         assert await metric(door, "escalated_rows_total", model="toy@1", outcome="budget") == 2
@@ -122,10 +113,10 @@ def test_a_budget_that_is_used_up_leaves_the_students_answer(models: Path) -> No
         door.desk.metrics.sample()
         assert await metric(door, "escalation_budget_seconds") == 0
 
-    visit(models, scenario, cascade_threshold=1, escalation_budget=0)
+    visit(cascading, scenario, cascade_threshold=1, escalation_budget=0)
 
 
-def test_the_budget_is_spent_by_what_the_teacher_ran(models: Path) -> None:
+def test_the_budget_is_spent_by_what_the_teacher_ran(cascading: Path) -> None:
     async def left(door: Door) -> float:
         door.desk.metrics.sample()
         return await metric(door, "escalation_budget_seconds")
@@ -138,7 +129,7 @@ def test_the_budget_is_spent_by_what_the_teacher_ran(models: Path) -> None:
         assert ran > 0
         assert await left(door) >= before - ran - 1e-3
 
-    visit(models, scenario, cascade_threshold=1, escalation_budget=0.5)
+    visit(cascading, scenario, cascade_threshold=1, escalation_budget=0.5)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +140,7 @@ def test_the_budget_is_spent_by_what_the_teacher_ran(models: Path) -> None:
     ],
 )
 def test_where_the_settings_say_so_the_request_is_refused_instead(
-    models: Path, held: threading.Event, knobs: Answer, status: int, said: str
+    cascading: Path, held: threading.Event, knobs: Answer, status: int, said: str
 ) -> None:
     async def scenario(door: Door) -> None:
         answer = await ask(door, TEXTS[:1])
@@ -157,10 +148,10 @@ def test_where_the_settings_say_so_the_request_is_refused_instead(
         assert said in answer.json()["detail"]
         assert int(answer.headers["retry-after"]) >= 1
 
-    visit(models, scenario, cascade_threshold=1, when_teacher_busy="refuse", **knobs)
+    visit(cascading, scenario, cascade_threshold=1, when_teacher_busy="refuse", **knobs)
 
 
-def test_a_client_that_leaves_takes_its_escalation_along(models: Path, held: threading.Event) -> None:
+def test_a_client_that_leaves_takes_its_escalation_along(cascading: Path, held: threading.Event) -> None:
     async def scenario(door: Door) -> None:
         teacher = door.lifecycle.catalogue.resolve("toy-teacher")
         leaving = [asyncio.create_task(ask(door, [text])) for text in TEXTS[:3]]
@@ -173,7 +164,7 @@ def test_a_client_that_leaves_takes_its_escalation_along(models: Path, held: thr
                 await asyncio.sleep(0.005)
         held.set()
 
-    visit(models, scenario, cascade_threshold=1, escalation_seconds=20, max_batch_rows=1)
+    visit(cascading, scenario, cascade_threshold=1, escalation_seconds=20, max_batch_rows=1)
 
 
 # --- teachers come and go

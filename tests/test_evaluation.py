@@ -11,19 +11,9 @@ from numpy.typing import NDArray
 
 from export.datasets import Columns, Example
 from export.errors import DataError, ModelError
-from export.evaluation import (
-    BATCH,
-    METRICS,
-    accuracy,
-    decisions,
-    evaluate,
-    labels_of,
-    macro_f1,
-    predict,
-    report,
-    run_batches,
-    wander,
-)
+from export.evaluation import BATCH, evaluate, predict, report, run_batches, wander
+from export.metrics import METRICS, Metric, accuracy, decisions, macro_f1, micro_f1
+from export.tasks import targets_of
 from service.bundle.errors import MissingFile
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
@@ -61,11 +51,34 @@ def test_metrics_by_hand() -> None:
     assert macro_f1(predicted, truth) == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS.keys())
-def test_all_right_is_1_and_all_wrong_is_0(metric: object) -> None:
-    assert callable(metric)
-    assert metric(labels(0, 1, 2), labels(0, 1, 2)) == 1
-    assert metric(labels(1, 2, 0), labels(0, 1, 2)) == 0
+BY_HAND = {
+    Task.SINGLE_LABEL: (np.eye(3), 1 - np.eye(3), labels(0, 1, 2)),
+    Task.MULTI_LABEL: (np.eye(3) - 0.5, 0.5 - np.eye(3), np.eye(3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [pytest.param(task, metric, id=name) for task in BY_HAND for name, metric in METRICS[task].items()],
+)
+def test_all_right_is_1_and_all_wrong_is_0(task: Task, metric: Metric) -> None:
+    right, wrong, targets = BY_HAND[task]
+    assert metric(right.astype(np.float32), targets.astype(np.float32)) == 1
+    assert metric(wrong.astype(np.float32), targets.astype(np.float32)) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS[Task.REGRESSION].values(), ids=METRICS[Task.REGRESSION].keys())
+def test_numbers_that_rise_alike_correlate(metric: Metric) -> None:
+    wanted = np.array([[1, 4], [2, 6], [5, 3]], np.float32)
+    assert metric(wanted * 3 + 1, wanted) == pytest.approx(1)
+    assert metric(-wanted, wanted) == pytest.approx(-1)
+    assert metric(np.zeros_like(wanted), wanted) == 0  # nothing varies
+
+
+def test_micro_f1_by_hand() -> None:
+    predicted, truth = np.array([[1, 1, 0], [0, 0, 1]]), np.array([[1, 0, 0], [0, 1, 1]])
+    assert micro_f1(predicted, truth) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert accuracy(predicted, truth) == 0
 
 
 def test_a_split_with_one_label_only_can_be_measured() -> None:
@@ -75,11 +88,17 @@ def test_a_split_with_one_label_only_can_be_measured() -> None:
 
 def test_a_report_names_rows_metrics_and_agreement() -> None:
     logits = np.array([[2, 1], [0, 1], [3, 0]], np.float32)
-    found = report(logits, labels(0, 1, 1), np.array([[1, 0], [1, 0], [1, 0]], np.float32))
+    found = report(Task.SINGLE_LABEL, logits, labels(0, 1, 1), np.array([[1, 0], [1, 0], [1, 0]], np.float32))
     assert found.rows == 3
     assert found.agreement == pytest.approx(2 / 3)
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
-    assert report(logits, labels(0, 1, 1)).agreement is None
+    assert report(Task.SINGLE_LABEL, logits, labels(0, 1, 1)).agreement is None
+
+
+def test_agreement_is_of_whole_rows_and_numbers_have_none() -> None:
+    ours, theirs = np.array([[1, -1], [1, 1]], np.float32), np.array([[2, -3], [1, -1]], np.float32)
+    assert report(Task.MULTI_LABEL, ours, np.ones((2, 2), np.float32), theirs).agreement == 0.5
+    assert report(Task.REGRESSION, ours, np.ones((2, 2), np.float32), theirs).agreement is None
 
 
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=3 * BATCH), seed=st.integers(0, 99))
@@ -129,8 +148,10 @@ def test_a_bundle_is_scored_as_it_is_served(toy_student: Path, toy_teacher: Path
     found = evaluate(toy_student, Precision.EXACT, str(path), Columns(), toy_teacher)
     alone = np.concatenate([bundle.classify([text]) for text in texts])
     assert found.rows == 80
-    assert found.metrics["accuracy"] == accuracy(alone.argmax(axis=1), labels_of(examples))
-    assert found.agreement == accuracy(alone.argmax(axis=1), predict(teacher, examples).argmax(axis=1))
+    assert found.metrics["accuracy"] == accuracy(
+        alone.argmax(axis=1), targets_of(examples, Task.SINGLE_LABEL, len(toy.LABELS))
+    )
+    assert found.agreement == accuracy(alone.argmax(axis=1), predict(teacher, texts).argmax(axis=1))
     assert evaluate(toy_student, Precision.EXACT, str(path), Columns(), None).agreement is None
 
 

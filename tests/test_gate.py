@@ -111,7 +111,7 @@ def test_keys_have_names_for_logs_and_queues() -> None:
     settings = Settings.model_validate({"api_keys": f"shop:{KEY}, shop:{OTHER}", "admin_keys": f":{ADMIN}"})
     names = [(key.name, key.admin) for key in read_keys(settings)]
     assert names == [("shop", False), ("shop", False), (f"key-{module._digest(ADMIN.encode()).hex()[:8]}", True)]
-    assert str(Gate(settings)) == "2 API keys, 1 admin keys"
+    assert str(Gate(settings)) == "2 API keys, 1 admin key"
     assert str(Gate(Settings())) == "no API keys, no admin keys"
 
 
@@ -217,7 +217,7 @@ def test_a_bad_file_keeps_the_old_keys_and_says_so_once(file: Path, caplog: pyte
     file.write_text(OTHER)
     gate.reload()
     gate.reload()
-    assert [record.getMessage() for record in caplog.records] == ["the keys changed: 1 API keys, no admin keys"]
+    assert [record.getMessage() for record in caplog.records] == ["the keys changed: 1 API key, no admin keys"]
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from huggingface_hub import InferenceClient, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from service.bundle.tasks import Function
-from service.routes.hub import PATHS, HubResponse
+from service.routes.hub import PATHS, HubLabels
 from tests.asking import PAIRS, SINGLE, expected, serving_zoo, spoken
 from tests.running import Running
 
@@ -69,7 +69,7 @@ def test_its_client_hears_what_is_wrong(server: Running) -> None:
 def test_a_list_of_two_texts_is_a_batch(server: Running, zoo: Path, path: str) -> None:
     with server.client() as client:
         answer = client.post(path, json={"inputs": ["good", "a film"]})
-    rows = HubResponse.model_validate_json(answer.content).root
+    rows = HubLabels.model_validate_json(answer.content).root
     assert len(rows) == 2
     for row, text in zip(rows, ("good", "a film"), strict=True):
         assert {pair.label: pair.score for pair in row} == pytest.approx(expected(zoo, "toy", text), abs=1e-5)
@@ -78,7 +78,7 @@ def test_a_list_of_two_texts_is_a_batch(server: Running, zoo: Path, path: str) -
 @pytest.mark.parametrize("many", [False, True])
 def test_a_pair_is_an_object(of_pairs: httpx2.Client, zoo: Path, many: bool) -> None:
     asked = [spoken(pair) for pair in PAIRS] if many else spoken(PAIRS[0])
-    rows = HubResponse.model_validate_json(of_pairs.post("/predict", json={"inputs": asked}).content).root
+    rows = HubLabels.model_validate_json(of_pairs.post("/predict", json={"inputs": asked}).content).root
     assert len(rows) == (len(PAIRS) if many else 1)
     for row, pair in zip(rows, PAIRS, strict=False):
         assert {found.label: found.score for found in row} == pytest.approx(expected(zoo, "same", pair), abs=1e-5)

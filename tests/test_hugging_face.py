@@ -14,9 +14,10 @@ from transformers import BertConfig, BertForSequenceClassification, Pipeline, Pr
 
 from export.datasets import Columns
 from export.errors import DataError, ModelError
+from export.metrics import METRICS
 from export.pipeline import Places, adopt, distill
 from service.bundle.encoder import Text
-from service.bundle.manifest import Role, Task
+from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.store import write_bundle
 from service.bundle.tasks import FUNCTIONS, Function
@@ -93,7 +94,8 @@ def adopted(problem: tuple[Problem, int, Task], folder: Path, tmp_path_factory: 
     """That model as a bundle, by the command that people use."""
     models = tmp_path_factory.mktemp("models")
     dev = models.parent / f"{models.name}.tsv"
-    dev.write_text("text\tlabel\n" + "".join(f"{text or 'a'}\tlabel 0\n" for text in SINGLE))
+    cell = ",".join("1" * problem[1]) if problem[2] is Task.REGRESSION else "label 0"
+    dev.write_text("text\tlabel\n" + "".join(f"{text or 'a'}\t{cell}\n" for text in SINGLE))
     return adopt(str(folder), "toy", 1, str(dev), Columns(), models, "a test")
 
 
@@ -122,7 +124,7 @@ def ours(bundle: OpenBundle, text: Text) -> dict[str, float]:
 def test_adopting_reads_the_task_from_the_configuration(problem: tuple[Problem, int, Task], adopted: Path) -> None:
     manifest = open_bundle(adopted).manifest
     assert (manifest.task, len(manifest.labels)) == (problem[2], problem[1])
-    assert bool(manifest.results) == (problem[2] is Task.SINGLE_LABEL)
+    assert {row.metric for row in manifest.results} == {*METRICS[problem[2]]}
     assert manifest.graphs[open_bundle(adopted).precision].parity < 1e-4
 
 
@@ -166,8 +168,17 @@ def test_a_student_is_not_made_of_a_teacher_of_another_task(shop: Shop, tmp_path
     recipe = shop.distill_recipe(teacher)
     shorter = recipe.teacher.model_copy(update={"max_tokens": toy.MAX_TOKENS})
     places = Places(tmp_path / "runs", tmp_path / "models")
-    with pytest.raises(ModelError, match="does multi-label; students learn single-label tasks"):
+    with pytest.raises(ModelError, match=r"does multi-label; data\.task says single-label"):
         distill(recipe.model_copy(update={"teacher": shorter}), places, "a test")
+
+
+def test_without_labels_only_the_graph_is_measured(tmp_path: Path) -> None:
+    teacher, dev = save(tmp_path / "teacher", "regression", 1), tmp_path / "dev.txt"
+    dev.write_text("good\na very dull film .\n")
+    folder = adopt(str(teacher), "toy", 1, str(dev), Columns(), tmp_path / "models", "a test")
+    manifest = open_bundle(folder).manifest
+    assert manifest.results == ()
+    assert 0 < manifest.graphs[Precision.EXACT].parity < 1e-4
 
 
 def test_a_graph_is_not_measured_on_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from service.api.answers import Numbers, OneLabel, SeveralLabels
 from service.bundle.manifest import Task
 from service.routes.classify import ClassifyResponse
 from tests import toy
-from tests.asking import SINGLE, VERSIONS, bundle, expected, serving_zoo, spoken, texts_of
+from tests.asking import SINGLE, VERSIONS, bundle, expected, scores_of, serving_zoo, spoken, texts_of
 
 KIND: dict[Task, type[OneLabel | SeveralLabels | Numbers]] = {
     Task.SINGLE_LABEL: OneLabel,
@@ -70,15 +70,18 @@ def test_a_multi_label_model_may_choose_several_labels_or_none(client: httpx2.Cl
 def test_top_k_leaves_the_best_labels(client: httpx2.Client, model: str, top_k: int) -> None:
     text = spoken(texts_of(model)[0])
     whole, cut = (ask(client, model=model, input=text, top_k=best).data[0] for best in (None, top_k))
-    best_first = sorted(whole.scores, key=lambda label: -whole.scores[label])
-    assert list(cut.scores) == best_first[:top_k]
+    scores = scores_of(whole)
+    best_first = sorted(scores, key=lambda label: -scores[label])
+    assert list(scores_of(cut)) == best_first[:top_k]
     if not isinstance(cut, Numbers):
         assert cut.model_copy(update={"scores": {}}) == whole.model_copy(update={"scores": {}})
 
 
 def test_a_list_is_always_a_batch(client: httpx2.Client) -> None:
     both = ask(client, input=["good", "a film"]).data
-    assert [row.scores for row in both] == [ask(client, input=text).data[0].scores for text in ("good", "a film")]
+    assert [scores_of(row) for row in both] == [
+        scores_of(ask(client, input=text).data[0]) for text in ("good", "a film")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,4 +181,4 @@ def test_models_tell_their_task_and_whether_they_read_pairs(client: httpx2.Clien
 def test_all_of_a_request_can_be_chosen_at_once(client: httpx2.Client) -> None:
     whole = ask(client, model="toy", version="1", input=list(SINGLE), top_k=1, truncate=False)
     assert whole.model == "toy@1"
-    assert [len(row.scores) for row in whole.data] == [1, 1, 1]
+    assert [len(scores_of(row)) for row in whole.data] == [1, 1, 1]

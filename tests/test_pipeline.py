@@ -15,17 +15,20 @@ import torch
 
 from export.datasets import Columns
 from export.errors import ModelError, RecipeError
-from export.evaluation import accuracy, evaluate
+from export.evaluation import evaluate
+from export.fine_tuning import fine_tune
+from export.metrics import accuracy
 from export.pipeline import Places, adopt, distill, random_teacher
 from export.recipe import DistillRecipe, as_toml, read_recipe
-from export.teacher import Teacher, fine_tune
+from export.teacher import Teacher
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import Manifest, Precision, Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
-from tests.workshop import LABELS, Distilled, Shop, command, running, sentences
+from tests.workshop import LABELS, Distilled, Shop, command, process, running, sentences
 
 PATIENCE = 120  # seconds that a slow machine may take
+BRIEF = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-2, "bf16": False}  # where nothing needs to be learnt
 
 
 def measured(manifest: Manifest, what: str) -> dict[str, float]:
@@ -44,11 +47,14 @@ def wait_for(found: Callable[[], object]) -> None:
 
 
 def interrupt(process: "subprocess.Popen[str]") -> None:
-    """Ctrl-C, and once more if nothing comes of it: in a callback of foreign code the exception may be lost."""
+    """Ctrl-C, and once more if nothing comes of it: in a callback of foreign code the exception may be lost.
+
+    Not soon, or the second one would come upon a busy machine that still answers the first.
+    """
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1.5)
+            process.wait(PATIENCE / 4)
             return
 
 
@@ -101,15 +107,14 @@ def test_the_recipe_in_the_manifest_makes_the_same_student(distilled: Distilled,
 def test_every_switch_of_a_recipe_leads_to_a_bundle(
     shop: Shop, taught: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
-    loop = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-2, "bf16": True}
-    recipe = shop.distill_recipe(taught, training=loop, **changes)
+    recipe = shop.distill_recipe(taught, training=BRIEF | {"bf16": True}, **changes)
     assert open_bundle(distill(recipe, Places(tmp_path, tmp_path), "a test")).manifest.name == "toy-student"
 
 
 def test_a_dev_split_of_one_label_is_enough(shop: Shop, taught: Path, tmp_path: Path) -> None:
     dev = tmp_path / "dev.tsv"
     dev.write_text("text\tlabel\nthe film is good\tpositive\n\tpositive\n")
-    recipe = shop.distill_recipe(taught, data=shop.data | {"dev": str(dev)})
+    recipe = shop.distill_recipe(taught, data=shop.data | {"dev": str(dev)}, training=BRIEF)
     manifest = read_manifest(distill(recipe, Places(tmp_path, tmp_path), "a test"))
     assert {row.rows for row in manifest.results} == {2}
 
@@ -156,10 +161,10 @@ def test_an_interrupted_teacher_goes_on(shop: Shop, tmp_path: Path) -> None:
 
 def test_another_teacher_at_the_same_place_is_another_run(shop: Shop, taught: Path, tmp_path: Path) -> None:
     teacher = Path(shutil.copytree(taught, tmp_path / "teacher"))
-    recipe = shop.distill_recipe(teacher)
+    recipe = shop.distill_recipe(teacher, training=BRIEF)
     first = distill(recipe, Places(tmp_path / "work", tmp_path / "one"), "a test")
     shutil.rmtree(teacher)
-    fine_tune(shop.teach_recipe(seed=7), teacher)
+    fine_tune(shop.teach_recipe(seed=7, training=BRIEF), teacher)
     second = distill(recipe, Places(tmp_path / "work", tmp_path / "two"), "a test")
     assert read_manifest(first).files["model.onnx"] != read_manifest(second).files["model.onnx"]
 
@@ -248,6 +253,25 @@ def test_a_bad_bundle_is_one_line_and_exit_code_3(distilled: Distilled, tmp_path
     found = command(*line.format(models=distilled.places.models).split(), cwd=tmp_path)
     assert found.returncode == 3
     assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("evaluate {bundle} {dev} --teacher {teacher}", 0),
+        ("evaluate {bundle} bad.tsv", 2),
+        ("evaluate nowhere none.tsv", 3),
+    ],
+)
+def test_a_process_of_its_own_ends_and_speaks_as_the_command_does_here(
+    shop: Shop, distilled: Distilled, adopted: Path, tmp_path: Path, line: str, code: int
+) -> None:
+    (tmp_path / "bad.tsv").write_text("text\tlabel\ngood\tpositive\nfair\tso-so\n")
+    places = {"bundle": distilled.bundle, "dev": shop.dev, "teacher": adopted}
+    words = [word.format(**places) for word in line.split()]
+    found = process(*words, cwd=tmp_path)
+    assert found == command(*words, cwd=tmp_path)
+    assert found.returncode == code
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from service.bundle.manifest import Role, Task
 from tests import toy
 from tests.browsing import NEEDED, Page, visiting
+from tests.prefixed import PREFIX
 from tests.running import Running, serving
 
 KEY, WRONG = "a-key-for-the-playground", "a-key-that-nobody-knows"
@@ -251,3 +252,12 @@ def test_a_model_that_is_swapped_in_is_offered(page: Page, student: Path, toy_te
         page.wait(lambda: "lead@1" in page.texts("#teacher option"), "the new teacher is not offered")
         page.ask("good")
         assert len(page.all("#rows td.teacher")) == 1
+
+
+def test_it_works_behind_the_prefix_of_a_proxy(page: Page, toy_models: Path) -> None:
+    with serving(toy_models, launcher=("tests.prefixed",)) as server, visiting(page, f"{server.url}{PREFIX}/"):
+        page.wait(lambda: page.all("#traffic .panel"), "the live view did not begin")
+        page.ask("good")
+        assert len(shares(page, "teacher")) == 1
+        command = page.run("return document.getElementById('command').textContent")
+        assert command.startswith(f"curl {server.url}{PREFIX}/v1/compare ")

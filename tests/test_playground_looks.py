@@ -108,7 +108,7 @@ def reading(rows: int, batches: int) -> dict[str, object]:
         "queued_rows": 2,
     }
     none = dict.fromkeys(
-        ("requests", "student_rows", "teacher_rows", "watched_rows", "agreed_rows", "queue_seconds"), 0
+        ("requests", "strategy_rows", "teacher_rows", "watched_rows", "agreed_rows", "queue_seconds"), 0
     )
     return {"model": "toy@1", "batched_tokens": 4 * rows, "padding_tokens": rows, **counted, **none}
 

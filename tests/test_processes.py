@@ -1,17 +1,24 @@
 """Several workers behind one port: shared out, watched, replaced without a failed request, and stopped."""
 
+import asyncio
 import os
+import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import psutil
 import pytest
 
+from service.lifecycle import Lifecycle
+from service.processes import server as serving_loop
+from service.settings import Settings
 from tests.running import PATIENCE_S, Running, command, serving
 
 FLAGS = ("--workers", "2", "--log-level", "critical", "--reload-seconds", "0")
@@ -88,6 +95,18 @@ def test_they_are_replaced_one_by_one_without_a_failed_request(pair: Running) ->
     assert set(statuses) == {200}
 
 
+def test_why_a_new_one_does_not_get_ready_is_said(tmp_path: Path, toy_models: Path) -> None:
+    models = Path(shutil.copytree(toy_models, tmp_path / "models"))
+    with serving(models, "--workers", "2", "--reload-seconds", "0") as running:
+        (models / "toy" / "1" / "model.onnx").write_bytes(b"other")
+        running.process.send_signal(signal.SIGUSR1)
+        assert running.process.stderr is not None
+        what, why = (running.process.stderr.readline() for _ in range(2))
+        assert ask(running) == 200
+    assert what.endswith("the new worker 0 did not get ready; the old ones go on\n")
+    assert "model.onnx: not what the manifest describes" in why
+
+
 def test_all_end_with_their_parent_even_if_it_is_killed(toy_models: Path) -> None:
     with serving(toy_models, *FLAGS) as running:
         left = workers(running)
@@ -101,3 +120,31 @@ def test_what_keeps_them_from_serving_is_said_once(tmp_path: Path) -> None:
     done = command("serve", "--port", "0", "--workers", "2", "--models", str(tmp_path / "nowhere"))
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "nowhere" in done.stderr
+
+
+def test_one_beats_also_while_its_models_open_and_while_it_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its parent, which waits 30 s for the next beat, would kill it in the middle of either."""
+    monkeypatch.setattr(serving_loop, "BEAT_S", 0.01)
+    beats, ends = [0], []
+
+    async def takes_its_time(_scope: Any, receive: Any, send: Any) -> None:
+        for end in ("startup", "shutdown"):
+            assert (await receive())["type"] == f"lifespan.{end}"
+            before = beats[0]
+            async with asyncio.timeout(PATIENCE_S):
+                while beats[0] < before + 3:
+                    await asyncio.sleep(0.01)
+            ends.append(end)
+            await send({"type": f"lifespan.{end}.complete"})
+
+    def beat() -> None:
+        beats[0] += 1
+
+    settings = Settings()
+    lifecycle = Lifecycle(lambda: pytest.fail("no models are asked for"), settings)
+    server = serving_loop.Server(serving_loop.configure(takes_its_time, settings), lifecycle, settings, beat)
+    server.should_exit = True  # as soon as it has begun
+    thread = threading.Thread(target=server.run, kwargs={"sockets": []})
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert ends == ["startup", "shutdown"]

@@ -18,7 +18,7 @@ from service.bundle.manifest import Precision, Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import find_bundles, read_manifest, write_bundle
 from tests import toy
-from tests.workshop import Distilled, command, sentences
+from tests.workshop import Distilled, command, process, sentences
 
 counts = st.integers(0, 60)
 
@@ -141,7 +141,7 @@ def test_one_that_is_no_better_is_exit_code_4_and_changes_nothing(
     shutil.rmtree(bad)
     served = under_name(good, folder / "models", "1")
     before = contents(folder)
-    found = command("promote", good, "--against", served, "--teacher", adopted, "--texts", source.place, cwd=folder)
+    found = process("promote", good, "--against", served, "--teacher", adopted, "--texts", source.place, cwd=folder)
     assert found.returncode == 4
     assert "gain" in found.stdout
     assert found.stderr.splitlines()[-1] == (

@@ -235,6 +235,15 @@ def test_the_planted_leak_leaks(toy_models: Path) -> None:
     assert 22 < after.rss_mib - before.rss_mib < 45  # 25 MiB, and what a service needs to warm up
 
 
+def test_a_breakdown_of_a_bundle_that_is_refused_ends_with_one_line(student: Path) -> None:
+    (student / "model.onnx").write_bytes(b"spoilt")
+    command = [sys.executable, "-m", "tests.prove.breakdown", "--models", str(student.parents[1])]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith(f"error: {student}")
+    assert len(finished.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("proof", ["overload", "soak"])
 def test_a_proof_that_cannot_begin_says_why_in_one_line(proof: str) -> None:
     command = [sys.executable, "-m", f"tests.prove.{proof}", "--bundle", "no/such/folder"]

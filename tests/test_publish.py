@@ -9,8 +9,8 @@ import pytest
 from export.card import model_card
 from export.datasets import Example
 from export.errors import RecipeError
-from export.evaluation import labels_of
-from export.publish import FILES, PROOF_TEXTS, Reference, Trained, encoder_of, free_place, publish, versions
+from export.publish import FILES, PROOF_TEXTS, Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.tasks import targets_of
 from service.bundle.errors import BundleExists, GraphMismatch
 from service.bundle.manifest import Lineage, Precision, Role, Task
 from service.bundle.runtime import open_bundle, open_graph
@@ -30,6 +30,7 @@ def trained(**changes: object) -> Trained:
         role=Role.STUDENT,
         task=Task.SINGLE_LABEL,
         labels=toy.LABELS,
+        texts=1,
         tokenizer_json=toy.tokenizer(special=False).decode(),
         max_tokens=32,
         pad_id=0,
@@ -41,12 +42,18 @@ def trained(**changes: object) -> Trained:
 
 def reference(away: float = 0.0) -> Reference:
     """The graphs' own logits moved by `away`, as if torch had said so; a teacher who always says the first label."""
-    encoder = encoder_of(trained().tokenizer_json, Role.STUDENT, 32, 0)
+    encoder = encoder_of(trained().tokenizer_json, Reads(Role.STUDENT), 32, 0)
     graph = open_graph(GRAPHS[Precision.EXACT])
     rows = encoder.encode([example.text for example in EXAMPLES])
     logits = np.concatenate([graph.run(encoder.collate([row])) for row in rows]) + np.float32(away)
     beside = np.tile(np.array([[1, 0, 0]], np.float32), (len(EXAMPLES), 1))
-    return Reference("own sentences", [example.text for example in EXAMPLES], labels_of(EXAMPLES), logits, beside)
+    return Reference(
+        "own sentences",
+        [example.text for example in EXAMPLES],
+        targets_of(EXAMPLES, Task.SINGLE_LABEL, 3),
+        logits,
+        beside,
+    )
 
 
 def test_a_published_bundle_opens_with_each_graph(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from export.datasets import Columns
 from export.errors import ModelError
 from export.pipeline import adopt
+from export.pretrained import load_tokenizer
 from export.ready_graph import graph_file, read_ready_graph
-from export.teacher import Teacher, load_tokenizer
+from export.teacher import Teacher
 from export.to_onnx import teacher_graph
 from service.bundle.manifest import TEACHER_INPUTS, Precision, Task
 from service.bundle.runtime import open_bundle

@@ -95,7 +95,7 @@ def test_overrides_are_toml_values_or_bare_text(path: Path) -> None:
         ("transfer.augment={p_mask=0.6, p_pos=0.6}", "transfer.augment: Value error, p_mask + p_pos"),
         ("transfer.augment={ngram_from=4, ngram_to=2}", "transfer.augment: Value error, ngram_from"),
         ("transfer.texts=[{source=1}]", "transfer.texts.0.source: Input should be a valid string"),
-        ("data.labels=[]", "data.labels: Tuple should have at least 2 items"),
+        ("data.labels=[]", "data.labels: Tuple should have at least 1 item"),
         ('data.labels=["a", "a"]', "data.labels: Value error, labels must differ"),
         ('data.labels=["a", ""]', "data.labels.1: String should have at least 1 character"),
         ("data.labels=good", "data.labels: Input should be a valid tuple"),

@@ -37,13 +37,13 @@ def test_a_bundle_is_told_from_a_model(adopted: Path, taught: Path) -> None:
     assert is_bundle(str(adopted))
     assert not is_bundle(str(taught))
     assert not is_bundle("some/id-of-the-hub")
-    assert isinstance(open_teacher(TeacherSource(model=str(adopted))), ServedTeacher)
-    assert isinstance(open_teacher(TeacherSource(model=str(taught), max_tokens=64)), Teacher)
+    assert isinstance(open_teacher(TeacherSource(model=str(adopted)), 1), ServedTeacher)
+    assert isinstance(open_teacher(TeacherSource(model=str(taught), max_tokens=64), 1), Teacher)
 
 
 def test_it_says_what_the_service_says(served: ServedTeacher, adopted: Path) -> None:
     bundle = open_bundle(adopted)
-    together = np.concatenate(list(served.logits(TEXTS, batch_size=7)))
+    together = np.concatenate([found.logits for found in served.signals(TEXTS, None, batch_size=7)])
     np.testing.assert_allclose(together, bundle.classify(TEXTS), atol=1e-5)
     np.testing.assert_allclose(served.exact_logits(TEXTS), together, atol=1e-5)
     assert (served.labels, served.task) == (bundle.manifest.labels, bundle.manifest.task)
@@ -87,8 +87,9 @@ def test_its_tokenizer_is_the_models(served: ServedTeacher, torch_teacher: Teach
 
 def test_what_is_no_teacher_of_single_texts_is_refused(zoo: Path, tmp_path: Path) -> None:
     student = toy.publish(tmp_path, "toy", "1", Role.STUDENT)
-    for folder in (student, zoo / "same" / "1"):
-        with pytest.raises(ModelError, match="is no teacher of single texts"):
+    refused = (student, "is no teacher; name one"), (zoo / "same" / "1", "reads pairs, .* look at data.pair")
+    for folder, why in refused:
+        with pytest.raises(ModelError, match=why):
             ServedTeacher.load(str(folder))
 
 

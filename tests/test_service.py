@@ -224,6 +224,10 @@ def test_the_clients_request_id_comes_back(client: httpx2.Client) -> None:
     right = client.post("/v1/classify", json={"input": "a"}, headers=headers)
     wrong = client.post("/v1/classify", json={}, headers=headers)
     assert right.headers["x-request-id"] == wrong.headers["x-request-id"] == "mine-1"
+    assert [client.get(path, headers=headers).headers.get_list("x-request-id") for path in ("/livez", "/nowhere")] == [
+        ["mine-1"],
+        ["mine-1"],
+    ]
     assert wrong.json()["request_id"] == "mine-1"
 
 

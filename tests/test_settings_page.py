@@ -1,11 +1,11 @@
-"""The table of settings is the one that `python -m service config --markdown` prints."""
+"""The page of settings is the one that `python -m service config --markdown` prints."""
 
 from pathlib import Path
 
-from service.commands.config import markdown
+from service.commands.config import page
 
 SETTINGS = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 
 
 def test_it_shows_every_setting_with_its_default_and_reason() -> None:
-    assert "\n".join(markdown()) in SETTINGS.read_text(encoding="utf-8")
+    assert "\n".join(page()) + "\n" == SETTINGS.read_text(encoding="utf-8")

@@ -1,24 +1,34 @@
 """Every student is blind to padding, whatever way its states are computed. The tests run over the table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from export.students import STUDENTS, Shape, count_parameters
+from export.signals import Output
+from export.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape, count_parameters
 
 SHAPE = Shape(vocabulary=30, embedding=7, hidden=5, dense=6, labels=3)
+OTHER = replace(SHAPE, pooling=Pooling.MAX, activation=Activation.GELU, channels=2)
 
-pytestmark = pytest.mark.parametrize("name", STUDENTS)
+Kind = tuple[tuple[str, Form], Shape]
+KINDS: dict[str, Kind] = {
+    f"{'-'.join(name)}{note}": (name, shape) for name in STUDENTS for note, shape in (("", SHAPE), (", other", OTHER))
+}
+
+pytestmark = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 lengths_of_rows = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
-def random_student(name: str, dropout: float = 0.0) -> nn.Module:
+def random_student(kind: Kind, dropout: float = 0.0) -> Recurrent:
     """Large weights, and no bias is zero: zero biases hide a backward LSTM that reads the padding."""
     torch.manual_seed(0)
-    student = STUDENTS[name](Shape(*SHAPE.__dict__.values()) if not dropout else Shape(30, 7, 5, 6, 3, dropout))
-    for parameter in student.parameters():
+    name, shape = kind
+    student = STUDENTS[name](replace(shape, dropout=dropout))
+    for parameter in (*student.parameters(), *student.buffers()):
         nn.init.normal_(parameter, 0, 0.7)
     return student.eval()
 
@@ -31,23 +41,34 @@ def padded(lengths: list[int], width: int, pad: int, seed: int = 1) -> Tensor:
     return ids.masked_fill(torch.arange(width) >= torch.tensor(lengths)[:, None], pad)
 
 
+def rows_of(student: Recurrent, ids: Tensor, lengths: list[int]) -> list[Tensor]:
+    """What a student takes; the second text of a pair is the first one turned round."""
+    whole = torch.tensor(lengths)
+    if student.inputs == 1:
+        return [ids, whole]
+    turned = ids.clone()
+    for row, length in zip(turned, lengths, strict=True):
+        row[:length] = row[:length].flip(0)
+    return [ids, whole, turned, whole]
+
+
 @torch.inference_mode()
-def logits_of(student: nn.Module, ids: Tensor, lengths: list[int]) -> Tensor:
-    logits: Tensor = student(ids, torch.tensor(lengths))
-    return logits
+def logits_of(student: Recurrent, ids: Tensor, lengths: list[int]) -> Tensor:
+    output: Output = student(*rows_of(student, ids, lengths))
+    return output.logits
 
 
 @given(lengths=lengths_of_rows, more=st.integers(1, 8), pad=st.integers(0, SHAPE.vocabulary - 1))
-def test_padding_never_changes_logits(name: str, lengths: list[int], more: int, pad: int) -> None:
-    student, width = random_student(name), max(lengths)
+def test_padding_never_changes_logits(kind: Kind, lengths: list[int], more: int, pad: int) -> None:
+    student, width = random_student(kind), max(lengths)
     wide = logits_of(student, padded(lengths, width + more, pad), lengths)
     narrow = logits_of(student, padded(lengths, width, 0), lengths)
     torch.testing.assert_close(wide, narrow, atol=1e-5, rtol=0)
 
 
 @given(lengths=lengths_of_rows)
-def test_neighbours_never_change_logits(name: str, lengths: list[int]) -> None:
-    student = random_student(name)
+def test_neighbours_never_change_logits(kind: Kind, lengths: list[int]) -> None:
+    student = random_student(kind)
     ids = padded(lengths, max(lengths), 0)
     together = logits_of(student, ids, lengths)
     alone = [logits_of(student, ids[i : i + 1, :length], [length]) for i, length in enumerate(lengths)]
@@ -55,25 +76,25 @@ def test_neighbours_never_change_logits(name: str, lengths: list[int]) -> None:
 
 
 @given(rows=st.integers(1, 5), length=st.integers(1, 8))
-def test_the_fast_path_equals_the_packed_one(name: str, rows: int, length: int) -> None:
-    student = random_student(name)
+def test_the_fast_path_equals_the_packed_one(kind: Kind, rows: int, length: int) -> None:
+    student = random_student(kind)
     ids = padded([length] * rows, length + 1, 0)
     fast = logits_of(student, ids[:, :length], [length] * rows)  # nothing is padding
     packed = logits_of(student, ids, [length] * rows)
     torch.testing.assert_close(fast, packed, atol=1e-5, rtol=0)
 
 
-def test_both_paths_give_the_same_gradients(name: str) -> None:
+def test_both_paths_give_the_same_gradients(kind: Kind) -> None:
     gradients = []
     for width in (4, 5):
-        student = random_student(name)
-        student(padded([4, 4], width, 0), torch.tensor([4, 4])).square().sum().backward()
+        student = random_student(kind)
+        student(*rows_of(student, padded([4, 4], width, 0), [4, 4])).logits.square().sum().backward()
         gradients.append([parameter.grad for parameter in student.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-5, rtol=1e-4)
 
 
-def test_every_word_counts(name: str) -> None:
-    student, ids = random_student(name), padded([6], 6, 0)
+def test_every_word_counts(kind: Kind) -> None:
+    student, ids = random_student(kind), padded([6], 6, 0)
     before = logits_of(student, ids, [6])
     for place in range(6):
         changed = ids.clone()
@@ -81,19 +102,34 @@ def test_every_word_counts(name: str) -> None:
         assert (logits_of(student, changed, [6]) - before).abs().max() > 1e-4
 
 
-def test_logits_have_a_column_for_each_label(name: str) -> None:
-    assert logits_of(random_student(name), padded([3, 1], 3, 0), [3, 1]).shape == (2, SHAPE.labels)
+def test_logits_have_a_column_for_each_label(kind: Kind) -> None:
+    answers = 4 if kind[0][1] is Form.PIECES else 2
+    student, ids = random_student(kind), padded([3, 1], 3, 0)
+    assert logits_of(student, ids, [3, 1]).shape == (answers, SHAPE.labels)
+    assert student(*rows_of(student, ids, [3, 1])).representation.shape == (answers, SHAPE.dense)
 
 
-def test_dropout_is_for_training_only(name: str) -> None:
-    student, ids = random_student(name, dropout=0.5), padded([5, 5], 5, 0)
+def test_dropout_is_for_training_only(kind: Kind) -> None:
+    student, ids = random_student(kind, dropout=0.5), padded([5, 5], 5, 0)
     assert torch.equal(logits_of(student, ids, [5, 5]), logits_of(student, ids, [5, 5]))
     student.train()
     assert not torch.equal(logits_of(student, ids, [5, 5]), logits_of(student, ids, [5, 5]))
 
 
-def test_weights_are_counted_with_and_without_the_table(name: str) -> None:
-    count = count_parameters(random_student(name))
-    assert count.total - count.without_embeddings == SHAPE.vocabulary * SHAPE.embedding
-    lstm = 2 * 4 * SHAPE.hidden * (SHAPE.embedding + SHAPE.hidden + 2)
-    assert name != "bilstm" or count.without_embeddings == lstm + (2 * 5 + 1) * 6 + (6 + 1) * 3
+def test_weights_are_counted_with_and_without_the_table(kind: Kind) -> None:
+    student = random_student(kind)
+    count, shape = count_parameters(student), student.shape
+    assert count.total - count.without_embeddings == shape.vocabulary * shape.embedding
+    lstm = 2 * 4 * shape.hidden * (shape.channels * shape.embedding + shape.hidden + 2)
+    assert count.without_embeddings == lstm + (student.vectors * 2 * 5 + 1) * 6 + (6 + 1) * 3
+
+
+def test_a_student_begins_with_the_embeddings_it_is_given(kind: Kind) -> None:
+    student = random_student(kind)
+    table = torch.randn(SHAPE.vocabulary, SHAPE.embedding)
+    student.begin_with(table)
+    assert torch.equal(student.table(), torch.cat([table] * student.shape.channels, dim=1))
+    loss = student(*rows_of(student, padded([4, 2], 4, 0), [4, 2])).logits.square().sum()
+    loss.backward()
+    assert student.get_parameter("embedding.weight").grad is not None
+    assert not any(buffer.requires_grad for buffer in student.buffers())  # the static channel never learns

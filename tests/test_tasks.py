@@ -68,7 +68,8 @@ def test_a_regression_answers_with_its_logits(values: np.ndarray) -> None:
 def test_every_task_has_its_arithmetic() -> None:
     assert set(TASKS) == set(Task) == set(FEWEST_LABELS)
     assert set(FUNCTIONS) == set(Function)
-    assert [meaning.width(3) for meaning in TASKS.values()] == [3, 3, 3]
+    assert [meaning.width(3) for meaning in TASKS.values()] == [3] * len(Task)
+    assert [task for task, meaning in TASKS.items() if meaning.dimensions == 3] == [Task.TAGGING]
 
 
 @given(values=logits)
@@ -86,6 +87,15 @@ def test_each_label_of_several_is_chosen_for_itself(values: np.ndarray) -> None:
     for row, scores in zip(values, meaning.scores(values).tolist(), strict=True):
         assert meaning.chosen(scores) == [place for place, score in enumerate(scores) if score >= THRESHOLD]
         assert {place for place, logit in enumerate(row) if logit >= 0} <= set(meaning.chosen(scores))
+
+
+def test_each_piece_has_scores_of_its_own() -> None:
+    meaning = TASKS[Task.TAGGING]
+    values = np.array([[[1, 2, 3], [3, 2, 1]], [[0, 0, 0], [-1, 0, 1]]], np.float32)  # (B, T, L)
+    scores = meaning.scores(values)
+    for text in range(2):
+        assert (scores[text] == softmax(values[text])).all()
+    assert meaning.chosen([0.5, 0.5]) == []
 
 
 def test_numbers_choose_no_label() -> None:

@@ -9,10 +9,14 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from export.datasets import read_examples
+from export.datasets import Names, read_examples
 from export.errors import DataError, ModelError, RecipeError
-from export.evaluation import accuracy, labels_of
-from export.teacher import Teacher, fine_tune, load_tokenizer
+from export.fine_tuning import fine_tune
+from export.metrics import accuracy
+from export.pretrained import load_tokenizer
+from export.tasks import targets_of
+from export.teacher import Teacher
+from service.bundle.manifest import Task
 from tests.workshop import LABELS, Shop, sentences
 
 ADAPTATION = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "bf16": False}
@@ -27,9 +31,9 @@ def copied(taught: Path, tmp_path: Path) -> Path:
 def test_a_fine_tuned_teacher_knows_its_labels_and_the_task(shop: Shop, taught: Path) -> None:
     teacher = Teacher.load(str(taught), max_tokens=64)
     assert teacher.labels == LABELS
-    dev = list(read_examples(str(shop.dev), LABELS, shop.teach_recipe().data.columns))
+    dev = list(read_examples(str(shop.dev), Names(LABELS), shop.teach_recipe().data.columns))
     logits = teacher.exact_logits([example.text for example in dev])
-    assert accuracy(logits.argmax(axis=1), labels_of(dev)) > 0.9
+    assert accuracy(logits.argmax(axis=1), targets_of(dev, Task.SINGLE_LABEL, 2)) > 0.9
     assert not shop.folder.joinpath("teacher.checkpoints").exists()
 
 
@@ -80,14 +84,14 @@ def test_a_checkpoint_that_was_half_written_is_not_gone_on_from(shop: Shop, tmp_
 
 def test_a_text_has_the_same_logits_alone_and_in_batches(taught: Path) -> None:
     teacher, texts = Teacher.load(str(taught)), [text for text, _ in sentences()[:30]]
-    batched = np.concatenate(list(teacher.logits(texts, batch_size=7)))
+    batched = np.concatenate([found.logits for found in teacher.signals(texts, None, batch_size=7)])
     np.testing.assert_allclose(batched, teacher.exact_logits(texts), atol=0.1)  # bfloat16 against fp32
 
 
 def test_a_digest_is_of_what_a_teacher_is_and_not_of_what_it_was_asked(taught: Path) -> None:
     teacher = Teacher.load(str(taught))
     before = teacher.digest()
-    list(teacher.logits(["one", "and two"]))
+    list(teacher.signals(["one", "and two"], None))
     teacher.exact_logits(["three"])
     assert teacher.digest() == before
     assert Teacher.load(str(taught), max_tokens=5).digest() != before

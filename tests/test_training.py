@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from export.objectives import logit_mse
 from export.recipe import Distillation
-from export.students import STUDENTS, Shape
+from export.signals import Signals
+from export.students import STUDENTS, Form, Shape
 from export.training import Judge, Stage, fit
-from export.transfer import TransferSet
+from export.transfer import Tokens, TransferSet
 
 PLACES = 12  # words of the invented language
 
@@ -28,12 +29,8 @@ def transfer_set(rows: int = 96) -> TransferSet:
     rng = np.random.default_rng(0)
     words = [rng.integers(0, PLACES, size=rng.integers(1, 5)) for _ in range(rows)]
     score = np.array([(row - PLACES / 2).mean() for row in words], np.float32)
-    return TransferSet(
-        tokens=np.concatenate(words).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum([len(row) for row in words])]),
-        logits=np.stack([score, -score], axis=1),
-        labels=(score < 0).astype(np.int64),
-    )
+    tokens = Tokens.of([row.tolist() for row in words], pad_id=0)
+    return TransferSet((tokens,), Signals(np.stack([score, -score], axis=1)), (score < 0).astype(np.int64))
 
 
 DATA = transfer_set()
@@ -51,7 +48,7 @@ def stage(**changes: Any) -> Stage:
 
 def new_student(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return STUDENTS["bilstm"](Shape(PLACES, 6, 5, 4, labels=2, dropout=0.3))
+    return STUDENTS["bilstm", Form.TEXT](Shape(PLACES, 6, 5, 4, labels=2, dropout=0.3))
 
 
 @torch.inference_mode()
@@ -59,10 +56,8 @@ def closeness(student: nn.Module) -> float:
     """Minus the mean squared distance to the teacher; more is better."""
     parts = []
     for length in range(1, 5):
-        rows = np.flatnonzero(DATA.lengths == length)
-        ids = torch.from_numpy(DATA.rows(rows).astype(np.int64))
-        found = student(ids, torch.full((len(rows),), length))
-        parts.append((found - torch.from_numpy(DATA.logits[rows])).square().mean(dim=1))
+        rows = DATA.batch(np.flatnonzero(DATA.lengths == length), torch.device("cpu"))
+        parts.append((student(*rows.inputs).logits - rows.target.logits).square().mean(dim=1))
     return -torch.cat(parts).mean().item()
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from export.errors import RecipeError
-from export.teacher import load_tokenizer
+from export.pretrained import load_tokenizer
 from export.vocabulary import Vocabulary, student_vocabulary
 from tests.workshop import Shop, sentences
 

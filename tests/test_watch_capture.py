@@ -1,12 +1,15 @@
 """Texts that a real service keeps to learn from: which, with what beside them, and nowhere else."""
 
 import asyncio
+import errno
 import json
+import os
 import re
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,31 +17,21 @@ import pytest
 from service.api.door import Door
 from service.settings import SettingProblem
 from tests import toy
-from tests.pairing import Beside, alone, hold_teachers, publish_teacher
+from tests.pairing import Beside, alone, hold_teachers
 from tests.running import PATIENCE_S, client_of, command, serving
 from tests.watching import (
     PERMUTED,
     TEXTS,
     captured,
     classify,
-    publish_profiled,
     until,
     visit,
 )
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student, and its teacher with the labels in another order."""
-    folder = tmp_path_factory.mktemp("watched") / "models"
-    publish_profiled(folder, TEXTS)
-    publish_teacher(folder, labels=PERMUTED)
-    return folder
-
-
-def test_unsure_texts_are_kept_and_others_by_chance(models: Path, tmp_path: Path) -> None:
+def test_unsure_texts_are_kept_and_others_by_chance(watched: Path, tmp_path: Path) -> None:
     path, bar = tmp_path / "texts.db", 0.6
-    beside = Beside(models / "toy" / "1", models / "toy-teacher" / "1")
+    beside = Beside(watched / "toy" / "1", watched / "toy-teacher" / "1")
     unsure = [text for text, margin in zip(TEXTS, beside.margins(TEXTS), strict=True) if margin < bar]
 
     async def act(door: Door) -> None:
@@ -46,7 +39,7 @@ def test_unsure_texts_are_kept_and_others_by_chance(models: Path, tmp_path: Path
             await classify(door, TEXTS)
         await until(door, lambda report: report["agreement"]["ever"]["rows"] == 5 * len(TEXTS))
 
-    visit(models, act, watch_share=1, watch_queue=2000, capture=path, capture_share=0.2, capture_margin=bar)
+    visit(watched, act, watch_share=1, watch_queue=2000, capture=path, capture_share=0.2, capture_margin=bar)
     rows = captured(path)
     low = [row for row in rows if row[5] == "low-margin"]
     assert sorted(row[0] for row in low) == sorted(unsure * 5)
@@ -64,7 +57,7 @@ def test_unsure_texts_are_kept_and_others_by_chance(models: Path, tmp_path: Path
 
 
 def test_what_the_teacher_never_saw_is_kept_all_the_same(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free, path = hold_teachers(monkeypatch), tmp_path / "texts.db"
 
@@ -77,7 +70,7 @@ def test_what_the_teacher_never_saw_is_kept_all_the_same(
         free.set()
         await asked
 
-    visit(models, act, watch_share=1, watch_queue=5, capture=path, capture_share=1, drain_seconds=0)
+    visit(watched, act, watch_share=1, watch_queue=5, capture=path, capture_share=1, drain_seconds=0)
     assert sorted(row[0] for row in captured(path)) == sorted(TEXTS[:20])
 
 
@@ -97,10 +90,10 @@ def test_with_a_teacher_or_without_pairs_of_texts_are_kept(zoo: Path, tmp_path: 
         ]
 
 
-def test_a_real_server_keeps_texts_in_that_file_alone(models: Path, tmp_path: Path) -> None:
+def test_a_real_server_keeps_texts_in_that_file_alone(watched: Path, tmp_path: Path) -> None:
     path = tmp_path / "texts.db"
     flags = ("--capture", str(path), "--capture-share", "1", "--capture-redact", "emails", "--default", "toy")
-    with serving(models, *flags, "--watch-share", "1") as running:
+    with serving(watched, *flags, "--watch-share", "1") as running:
         with running.client() as client:
             client.post("/v1/classify", json={"input": ["good qztextzq", "ask joe@mail.example"]})
             deadline = time.monotonic() + PATIENCE_S
@@ -114,10 +107,10 @@ def test_a_real_server_keeps_texts_in_that_file_alone(models: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]  # the log went with the last that had it open
 
 
-def test_workers_share_the_file_and_add_up_their_counts(models: Path, tmp_path: Path) -> None:
+def test_workers_share_the_file_and_add_up_their_counts(watched: Path, tmp_path: Path) -> None:
     path, asked = tmp_path / "texts.db", 30
     flags = ("--capture", str(path), "--capture-share", "1", "--watch-share", "1", "--default", "toy")
-    with serving(models, *flags, "--workers", "2") as running:
+    with serving(watched, *flags, "--workers", "2") as running:
         for _ in range(asked):
             with running.client() as client:
                 client.post("/v1/classify", json={"input": TEXTS[:3]})
@@ -145,14 +138,34 @@ def test_workers_share_the_file_and_add_up_their_counts(models: Path, tmp_path: 
         (("--watch-share", "2"), "--watch-share"),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_line(models: Path, tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+def test_a_setting_that_cannot_be_is_one_line(watched: Path, tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
     given = (*flags, str(tmp_path / "texts.db")) if flags[-1] == "--capture" else flags
-    done = command("serve", "--port", "0", "--models", str(models), *given)
+    done = command("serve", "--port", "0", "--models", str(watched), *given)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_the_application_says_it_too(models: Path) -> None:
+def test_the_application_says_it_too(watched: Path) -> None:
     with pytest.raises(SettingProblem, match="name a file that can be written"):
-        visit(models, lambda _: asyncio.sleep(0), capture=Path("/nowhere/at/all.db"))
+        visit(watched, lambda _: asyncio.sleep(0), capture=Path("/nowhere/at/all.db"))
+
+
+def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_serving(
+    watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, open_file = tmp_path / "texts.db", os.open
+
+    def full(place: Any, *how: Any, **more: Any) -> int:
+        if place == path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return open_file(place, *how, **more)
+
+    monkeypatch.setattr("os.open", full)
+
+    async def act(door: Door) -> None:
+        await classify(door, TEXTS[:3])
+        off = (await until(door, lambda report: report["capture"]["lost"] == 3))["off"]
+        assert off[-1].startswith("capture: it has stopped (OSError: No space left on device)")  # and not where
+
+    visit(watched, act, capture=path, capture_share=1)

@@ -33,6 +33,7 @@ from service.bundle.runtime import open_graph
 from service.bundle.store import digests, write_bundle
 
 LABELS = ("bad", 'so "so"', "gut ✓")
+TAGS = ("O", "B-PER", "I-PER", 'B-"so"', 'I-"so"')
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = ("a", "the", "film", "is", "was", "good", "bad", "dull", "bright", "very", "not", "and", "but", "too")
 MORE = ("long", "short", ",", ".", "!", "?", "##ly", "##er", "##est", "##s", "##ness")
@@ -70,6 +71,20 @@ def student_graph(seed: int = 1, *, width: int = len(LABELS), minds_lengths: boo
     return _serialise(nodes, weights, {name: _SHAPES[name] for name in STUDENT_INPUTS}, width)
 
 
+def tagger_graph(seed: int = 22, *, width: int = len(TAGS), minds_lengths: bool = True) -> bytes:
+    """The same LSTM -> its states at each piece -> Gemm -> Relu -> Gemm for each."""
+    rng = np.random.default_rng(seed)
+    weights = _lstm_weights(rng) | _head_weights(rng, 2 * HIDDEN, width)
+    weights["side_by_side"] = np.array([0, 0, -1], np.int64)
+    nodes = [
+        *_tower_nodes("input_ids", "lengths", "last", minds_lengths=minds_lengths, states="states"),
+        helper.make_node("Transpose", ["states"], ["by_row"], perm=[2, 0, 1, 3]),  # (T, 2, B, H) -> (B, T, 2, H)
+        helper.make_node("Reshape", ["by_row", "side_by_side"], ["pooled"]),  # -> (B, T, 2H)
+        *_head_nodes("Relu", of_pieces=True),
+    ]
+    return _serialise(nodes, weights, {name: _SHAPES[name] for name in STUDENT_INPUTS}, width, of_pieces=True)
+
+
 def siamese_graph(seed: int = 3, *, width: int = len(LABELS)) -> bytes:
     """The same LSTM over both texts -> their states side by side -> Gemm -> Relu -> Gemm."""
     rng = np.random.default_rng(seed)
@@ -83,8 +98,11 @@ def siamese_graph(seed: int = 3, *, width: int = len(LABELS)) -> bytes:
     return _serialise(nodes, weights, {name: _SHAPES[name] for name in SIAMESE_INPUTS}, width)
 
 
-def teacher_graph(seed: int = 2, *, width: int = len(LABELS)) -> bytes:
-    """The inputs of a BERT, and the mean of the embeddings under the mask -> Gemm -> Tanh -> Gemm."""
+def teacher_graph(seed: int = 2, *, width: int = len(LABELS), of_pieces: bool = False) -> bytes:
+    """The inputs of a BERT, and the mean of the embeddings under the mask -> Gemm -> Tanh -> Gemm.
+
+    A tagger adds the mean to the embedding of each piece.
+    """
     rng = np.random.default_rng(seed)
     weights = _head_weights(rng, EMBEDDING, width)
     weights["table"] = _random(rng, len(VOCABULARY), EMBEDDING)
@@ -97,13 +115,20 @@ def teacher_graph(seed: int = 2, *, width: int = len(LABELS)) -> bytes:
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Unsqueeze", ["mask", "last_axis"], ["mask_of_each"]),  # (B, T) -> (B, T, 1)
         helper.make_node("Mul", ["embedded", "mask_of_each"], ["kept"]),
-        helper.make_node("ReduceSum", ["kept", "time"], ["total"], keepdims=0),  # -> (B, E)
-        helper.make_node("ReduceSum", ["mask_of_each", "time"], ["count"], keepdims=0),  # -> (B, 1)
-        helper.make_node("Div", ["total", "count"], ["pooled"]),
-        *_head_nodes("Tanh"),
+        helper.make_node("ReduceSum", ["kept", "time"], ["total"], keepdims=int(of_pieces)),  # -> (B, E), or (B, 1, E)
+        helper.make_node("ReduceSum", ["mask_of_each", "time"], ["count"], keepdims=int(of_pieces)),  # -> (B, 1)
+        helper.make_node("Div", ["total", "count"], ["mean" if of_pieces else "pooled"]),
+        *([helper.make_node("Add", ["embedded", "mean"], ["pooled"])] if of_pieces else []),  # -> (B, T, E)
+        *_head_nodes("Tanh", of_pieces=of_pieces),
     ]
     shapes: dict[str, tuple[str, ...]] = dict.fromkeys(TEACHER_INPUTS, ("B", "T"))
-    return _serialise(nodes, weights, shapes, width)
+    return _serialise(nodes, weights, shapes, width, of_pieces=of_pieces)
+
+
+def tagger_files(*, width: int = len(TAGS), minds_lengths: bool = True) -> dict[str, bytes]:
+    """A student that tags each piece."""
+    exact = tagger_graph(width=width, minds_lengths=minds_lengths)
+    return {TOKENIZER_FILE: tokenizer(special=False), "model.onnx": exact, "model_quantized.onnx": rounded(exact)}
 
 
 def student_files(*, width: int = len(LABELS), pairs: bool = False, minds_lengths: bool = True) -> dict[str, bytes]:
@@ -112,9 +137,11 @@ def student_files(*, width: int = len(LABELS), pairs: bool = False, minds_length
     return {TOKENIZER_FILE: tokenizer(special=False), "model.onnx": exact, "model_quantized.onnx": rounded(exact)}
 
 
-def teacher_files(*, width: int = len(LABELS)) -> dict[str, bytes]:
-    """A teacher, which has an exact graph only; it reads texts and pairs."""
-    return {TOKENIZER_FILE: tokenizer(special=True), "model.onnx": teacher_graph(width=width)}
+def teacher_files(*, width: int = len(LABELS), of_pieces: bool = False) -> dict[str, bytes]:
+    """A teacher, which has an exact graph only; it reads texts and pairs, or tags the pieces of a text."""
+    seed = 38 if of_pieces else 2  # these taggers find a few entities of each label
+    graph = teacher_graph(seed, width=width, of_pieces=of_pieces)
+    return {TOKENIZER_FILE: tokenizer(special=True), "model.onnx": graph}
 
 
 def rounded(graph: bytes) -> bytes:
@@ -181,8 +208,11 @@ def publish(
     pairs: bool = False,
 ) -> Path:
     """Write a toy bundle into a folder of models."""
-    width, texts = len(labels), PROOF_PAIRS if pairs else PROOF_TEXTS
-    files = student_files(width=width, pairs=pairs) if role is Role.STUDENT else teacher_files(width=width)
+    width, texts, tags = len(labels), PROOF_PAIRS if pairs else PROOF_TEXTS, task is Task.TAGGING
+    if role is Role.TEACHER:
+        files = teacher_files(width=width, of_pieces=tags)
+    else:
+        files = tagger_files(width=width) if tags else student_files(width=width, pairs=pairs)
     folder = models_folder / name / version
     write_bundle(folder, draft(name, version, role, files, texts, task=task, labels=labels), files, card="# A toy\n")
     return folder
@@ -201,7 +231,9 @@ def publish_zoo(models_folder: Path) -> None:
     publish(models_folder, "twins", "1", Role.STUDENT, task=Task.REGRESSION, labels=("near", "far"), pairs=True)
 
 
-def encoder(role: Role, content: bytes, *, pairs: bool = False, max_tokens: int = MAX_TOKENS) -> Encoder:
+def encoder(
+    role: Role, content: bytes, *, pairs: bool = False, max_tokens: int = MAX_TOKENS, spanned: bool = False
+) -> Encoder:
     """The encoder that a server would open for these bytes."""
     texts = 2 if pairs else 1
     return Encoder(
@@ -210,13 +242,17 @@ def encoder(role: Role, content: bytes, *, pairs: bool = False, max_tokens: int 
         max_tokens=max_tokens,
         pad_id=VOCABULARY["[PAD]"],
         texts=texts,
+        spanned=spanned,
     )
 
 
 def _alone(reader: Encoder, graph: bytes, texts: Sequence[Text]) -> tuple[tuple[float, ...], ...]:
     opened = open_graph(graph)
-    rows = [opened.run(reader.collate(reader.encode([text])))[0] for text in texts]
-    return tuple(tuple(row.tolist()) for row in rows)
+    read = reader.encode(texts)
+    rows = [opened.run(reader.collate([row]))[0] for row in read]
+    if rows[0].ndim == 2:  # of a tagger: a row's own logits alone, and an empty one has none
+        rows = [logits[: len(row)] for row, logits in zip(read, rows, strict=True)]
+    return tuple(tuple(row.ravel().tolist()) for row in rows)
 
 
 def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
@@ -242,8 +278,10 @@ def _head_weights(rng: np.random.Generator, pooled: int, width: int) -> Weights:
     }
 
 
-def _tower_nodes(ids: str, lengths: str, pooled: str, *, minds_lengths: bool = True) -> list[onnx.NodeProto]:
-    """Ids (B, T) and lengths (B,) -> the last states of both directions (B, 2H)."""
+def _tower_nodes(
+    ids: str, lengths: str, pooled: str, *, minds_lengths: bool = True, states: str = ""
+) -> list[onnx.NodeProto]:
+    """Ids (B, T) and lengths (B,) -> the last states of both directions (B, 2H), and all states (T, 2, B, H)."""
 
     def own(name: str) -> str:
         return f"{pooled}_{name}"
@@ -255,7 +293,7 @@ def _tower_nodes(ids: str, lengths: str, pooled: str, *, minds_lengths: bool = T
         helper.make_node(
             "LSTM",
             [own("in_time"), "w", "r", "b", own("steps") if minds_lengths else ""],
-            ["", own("last")],
+            [states, own("last")],
             hidden_size=HIDDEN,
             direction="bidirectional",
         ),
@@ -264,7 +302,15 @@ def _tower_nodes(ids: str, lengths: str, pooled: str, *, minds_lengths: bool = T
     ]
 
 
-def _head_nodes(activation: str) -> list[onnx.NodeProto]:
+def _head_nodes(activation: str, *, of_pieces: bool = False) -> list[onnx.NodeProto]:
+    if of_pieces:  # (B, T, H) -> (B, T, L)
+        return [
+            helper.make_node("MatMul", ["pooled", "dense"], ["dense_only"]),
+            helper.make_node("Add", ["dense_only", "dense_bias"], ["hidden"]),
+            helper.make_node(activation, ["hidden"], ["active"]),
+            helper.make_node("MatMul", ["active", "out"], ["out_only"]),
+            helper.make_node("Add", ["out_only", "out_bias"], [OUTPUT]),
+        ]
     return [
         helper.make_node("Gemm", ["pooled", "dense", "dense_bias"], ["hidden"]),
         helper.make_node(activation, ["hidden"], ["active"]),
@@ -273,13 +319,18 @@ def _head_nodes(activation: str) -> list[onnx.NodeProto]:
 
 
 def _serialise(
-    nodes: list[onnx.NodeProto], weights: Weights, inputs: Mapping[str, tuple[str, ...]], width: int
+    nodes: list[onnx.NodeProto],
+    weights: Weights,
+    inputs: Mapping[str, tuple[str, ...]],
+    width: int,
+    *,
+    of_pieces: bool = False,
 ) -> bytes:
     graph = helper.make_graph(
         nodes,
         "toy",
         [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("B", width))],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ("B", *("T",) * of_pieces, width))],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)

@@ -16,6 +16,7 @@ from service.bundle.store import write_bundle
 from service.oversight.watch import Watch
 from service.settings import Settings
 from tests import toy
+from tests.pairing import publish_teacher
 from tests.running import PATIENCE_S, client_of, opened
 
 Report = dict[str, Any]
@@ -37,6 +38,13 @@ def publish_profiled(models: Path, texts: Sequence[str], version: str = "1", agr
         update={"profile": {Precision.EXACT: profile.model_copy(update={"agreement": agreement})}}
     )
     write_bundle(models / "toy" / version, profiled, files, card=None)
+
+
+def publish_watched(models: Path) -> Path:
+    """A student, and its teacher with the labels in another order."""
+    publish_profiled(models, TEXTS)
+    publish_teacher(models, labels=PERMUTED)
+    return models
 
 
 def visit(models: Path, scenario: Scenario, **knobs: Any) -> None:

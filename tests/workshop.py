@@ -1,21 +1,27 @@
 """Toys for the workshop's tests: a labelled data set of our own sentences and a tiny real BERT to start from."""
 
 import contextlib
+import io
 import itertools
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from export.__main__ import main
 from export.pipeline import Places
 from export.recipe import DistillRecipe, TeachRecipe
 
@@ -79,9 +85,34 @@ def open_shop(folder: Path) -> Shop:
     return Shop(folder, *write_data(folder), write_encoder(folder / "encoder"))
 
 
-def command(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """`python -m export …`, as a user types it."""
-    return subprocess.run(
+@dataclass(frozen=True)
+class Ended:
+    """What a command said, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*arguments: object, cwd: Path) -> Ended:
+    """`python -m export …` as a user types it, but in this process: loading torch anew takes some seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["export", *map(str, arguments)])
+        patch.setattr(sys, "excepthook", sys.excepthook)  # typer puts one of its own there
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setenv("COLUMNS", OFFLINE["COLUMNS"])
+        for handler in _handlers():
+            patch.setattr(handler, "stream", err)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    return Ended(int(stop.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def process(*arguments: object, cwd: Path) -> Ended:
+    """The same in a process of its own."""
+    done = subprocess.run(
         [sys.executable, "-m", "export", *map(str, arguments)],
         cwd=cwd,
         env=os.environ | OFFLINE | {"PYTHONPATH": str(ROOT)},
@@ -90,6 +121,13 @@ def command(*arguments: object, cwd: Path) -> "subprocess.CompletedProcess[str]"
         timeout=120,
         check=False,
     )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Those of libraries, which hold the stderr that was there when they were imported."""
+    for name in list(logging.root.manager.loggerDict):
+        yield from (handler for handler in logging.getLogger(name).handlers if type(handler) is logging.StreamHandler)
 
 
 @contextlib.contextmanager
@@ -138,6 +176,7 @@ def write_encoder(folder: Path) -> Path:
     tokenizer.train_from_iterator([text for text, _ in sentences()], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     names = {
@@ -147,7 +186,8 @@ def write_encoder(folder: Path) -> Path:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's own tokenizers have them
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, model_input_names=inputs, **names)
     fast.save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(fast),

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
-from export.methods import tang2019
+from export.methods import mukherjee2020, tang2019
 from export.recipe import DistillRecipe
 from export.training import Stage
 from export.transfer import TransferSet
 
-METHODS: dict[str, Callable[[DistillRecipe, TransferSet], list[Stage]]] = {"tang2019": tang2019.stages}
+METHODS: dict[str, Callable[[DistillRecipe, TransferSet], list[Stage]]] = {
+    "tang2019": tang2019.stages,
+    "mukherjee2020": mukherjee2020.stages,
+}

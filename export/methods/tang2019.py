@@ -6,13 +6,17 @@ A single-layer BiLSTM learns the teacher's logits on the training texts and on s
     L = alpha * L_CE + (1 - alpha) * L_distill      (eq. 5; the paper's best alpha is 0)
     L_distill = || z_teacher - z_student ||²        (eq. 4)
 
-Our departures: AdamW with a warm-up and a linear decay instead of AdaDelta; word pieces of the teacher instead of
-words, their embeddings from the SVD of the teacher's instead of word2vec (both in the recipe); batches of equally long
-rows; unlabelled in-domain text beside the augmentation.
+Pairs are read by one BiLSTM, text by text, and [h1, h2, h1 * h2, |h1 - h2|] is classified (section 3.1).
+
+Our departures: gradients are clipped, rows of a batch are equally long where they can be, and there may be unlabelled
+in-domain text beside the augmentation. AdamW with a warm-up and a linear decay, word pieces of the teacher and the SVD
+of its embeddings are what recipes choose by default in the place of AdaDelta, words and word2vec; the recipes of
+QQP, MNLI and `tang2019-sst2-paper` choose as the paper does.
 """
 
-from export.objectives import SOFT, cross_entropy, cross_entropy_or_argmax, mixture
+from export.objectives import SOFT, mixture
 from export.recipe import DistillRecipe
+from export.tasks import LEARNING
 from export.training import Stage
 from export.transfer import TransferSet
 
@@ -20,6 +24,7 @@ from export.transfer import TransferSet
 def stages(recipe: DistillRecipe, transfer: TransferSet) -> list[Stage]:
     """One stage: everything learns at once."""
     objective = recipe.objective
-    hard = cross_entropy_or_argmax if objective.argmax else cross_entropy
+    learning = LEARNING[recipe.data.task]
+    hard = learning.hard_or_teacher if objective.argmax else learning.hard
     loss = mixture(objective.alpha, hard, SOFT[objective.soft](objective.temperature))
     return [Stage("tang2019", transfer, loss, recipe.training)]

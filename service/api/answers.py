@@ -9,8 +9,10 @@ from types import MappingProxyType
 
 from pydantic import Field
 
+from service.api.entities import listed
 from service.api.exchange import Wire
 from service.bundle.tasks import THRESHOLD, Choice, Meaning
+from service.errors import InvalidRequest
 from service.oversight.strategy import Fate, Server
 from service.predictors import Outcome, Predictor, RowScores
 from service.telemetry.logs import Stages
@@ -57,6 +59,23 @@ class Numbers(Judgement):
     scores: dict[str, float] = Field(description="The numbers by their names")
 
 
+class EntityFound(Wire):
+    """A stretch of a text."""
+
+    label: str = Field(description="What it is, without B- and I-")
+    score: float = Field(description="The mean of its words' scores; the first piece of a word speaks for it")
+    start: int = Field(description="Its first character in the text, from 0, in Unicode code points")
+    end: int = Field(description="The character behind its last")
+    text: str = Field(description="As it stands in the text")
+
+
+class Entities(Judgement):
+    """What a tagger finds in one text."""
+
+    index: int = Field(description="Place of the text in the input")
+    entities: tuple[EntityFound, ...] = Field(description="In the order of the text, as far as the model reads it")
+
+
 class Usage(Wire):
     """What the request cost."""
 
@@ -74,16 +93,29 @@ class Timing(Wire):
 
 
 def data(predictor: Predictor, outcomes: Sequence[Outcome], top_k: int | None, fates: Sequence[Fate] | None) -> str:
-    """The list of rows: OneLabel, SeveralLabels or Numbers as the model's task has it."""
+    """The list of rows: OneLabel, SeveralLabels, Numbers or Entities as the model's task has it.
+
+    Raises InvalidRequest for a `top_k` where there are no scores of labels.
+    """
     labels, meaning = predictor.labels_json, predictor.bundle.meaning
-    said = _SAID[meaning.choice]
-    rows = [
-        f'{{"index":{index},{said(meaning, labels, scores)}"scores":{{{_listed(labels, scores, top_k)}}}}}'
-        for index, (scores, _) in enumerate(outcomes)
-    ]
+    if meaning.choice is Choice.SPANS:
+        if top_k is not None:
+            raise InvalidRequest.at("top_k", no_labels(predictor))
+        rows = [f'{{"index":{index},"entities":{listed(outcome.entities)}}}' for index, outcome in enumerate(outcomes)]
+    else:
+        said = _SAID[meaning.choice]
+        rows = [
+            f'{{"index":{index},{said(meaning, labels, scores)}"scores":{{{_listed(labels, scores, top_k)}}}}}'
+            for index, (scores, _, _) in enumerate(outcomes)
+        ]
     if fates is not None:
         rows = [f"{row[:-1]},{_judged(fate)}}}" for row, fate in zip(rows, fates, strict=True)]
     return ",".join(rows)
+
+
+def no_labels(predictor: Predictor) -> str:
+    """Why something that is of scores of labels makes no sense."""
+    return f"{predictor.name} marks entities in a text and has no scores of labels; leave it away"
 
 
 def usage(stages: Stages) -> str:

@@ -22,7 +22,7 @@ from service.api.exchange import Answering, Desk, too_large
 from service.api.gate import access_of
 from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
 from service.telemetry.logs import Visit
-from service.wire.call import EVERYWHERE, Call, Reply
+from service.wire.call import EVERYWHERE, REQUEST_ID, Call, Reply
 
 WATCH_AFTER_S = 0.05
 """Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""
@@ -91,32 +91,31 @@ class Door:
         witness = self.desk.witness
         trace = None if witness is None else witness.begin(call.method, OTHER, call.headers)
         status = ClientGone.status
+        request_id = given_id(call.headers)
+        added = EVERYWHERE if request_id is None else [*EVERYWHERE, (REQUEST_ID, request_id.encode())]
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = list(message.get("headers", ()))
-                message["headers"] = own + [more for more in EVERYWHERE if all(name != more[0] for name, _ in own)]
+                message["headers"] = own + [more for more in added if all(name != more[0] for name, _ in own)]
             await send(message)
 
         try:
             call.key = self.desk.gate.admit(access_of(call.method, call.path), call.headers)
             if call.method == "GET" and call.path == self.api.openapi_url:
-                status = 200
-                await _send(send, Reply(self._document))
+                await _send(sent, Reply(self._document))
             else:
                 await self._app(scope, receive, sent)
         except ServiceError as error:  # only the gate's: FastAPI answers those of its routes
-            reply = respond(error, call.headers, self._dialect_of(call.path))
-            status = reply.status
-            await _send(send, reply)
+            await _send(sent, respond(error, call.headers, self._dialect_of(call.path)))
         finally:
             seconds = perf_counter() - call.started
             route = getattr(scope.get("route"), "path", OTHER)
             self._meters.get(route, self._meters[OTHER]).count(status, seconds)
             if witness is not None:
-                witness.end(trace, Visit(call.method, route, status, seconds, given_id(call.headers), call.key))
+                witness.end(trace, Visit(call.method, route, status, seconds, request_id, call.key))
 
 
 async def _send(send: Send, reply: Reply) -> None:

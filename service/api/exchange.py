@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 
 from service.api.gate import Gate, access_of
 from service.api.tensors import BINARY, NO_BINARY
-from service.batching.jobs import Answer, Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
+from service.batching.jobs import Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
 from service.catalogue import NoSuchModel
@@ -41,9 +41,9 @@ from service.oversight.cascade import Cascade, Inquiry, Judged
 from service.oversight.compare import Compared, choose_pair, compare
 from service.oversight.strategy import Strategy, served_by
 from service.oversight.watch import open_watch
-from service.predictors import SERVED_BY, TEACHER_DIGEST, Outcome, Predictor, chars
+from service.predictors import SERVED_BY, TEACHER_DIGEST, Predictor, chars
 from service.settings import Settings
-from service.telemetry.logs import Stages, Visit, Witness, server_timing
+from service.telemetry.logs import Visit, Witness, server_timing
 from service.telemetry.metrics import Metrics
 from service.wire.call import JSON, REQUEST_ID, TIMEOUT, Call, Headers, Reply
 
@@ -100,16 +100,6 @@ class Ask(NamedTuple):
     strategy: Strategy | None = None  # None: as the service is set
 
 
-class Classified(NamedTuple):
-    """What the model says of each text, in the order of its labels, and what it cost."""
-
-    predictor: Predictor
-    outcomes: list[Outcome]
-    stages: Stages
-    headers: Headers
-    judged: Judged | None = None  # where a strategy was asked for or set
-
-
 class Desk:
     """What a route needs to answer."""
 
@@ -124,8 +114,6 @@ class Desk:
         self.witness = witness
         self.watch = open_watch(settings, lifecycle, metrics)
         self._cascade = Cascade(settings, metrics)
-        # None is the plain way, which costs a student's answer nothing.
-        self._strategy = None if settings.strategy is Strategy.STUDENT else settings.strategy
 
     def receive(self, call: Call, wanted: type[Wanted], unsaid: tuple[str, ...] = TAGS) -> Wanted:
         """Validate the body. `unsaid` are parts of a place in it that are ours and not the client's."""
@@ -134,34 +122,26 @@ class Desk:
         except ValidationError as error:
             raise from_validation(error, unsaid) from None  # the cause would hold the text
 
-    async def classify(self, call: Call, ask: Ask) -> Classified:
+    async def classify(self, call: Call, ask: Ask) -> Judged:
         """Tokenise, queue, wait. Every refusal is a ServiceError."""
-        texts = _within_limits(self.settings, ask)
-        deadline = call.started + self._patience_s(call)
-        strategy = ask.strategy or self._strategy
+        inquiry = self._inquiry(call, ask)
         try:
-            if strategy is not None:
-                return await self._judge(
-                    call, ask, strategy, Inquiry(texts, deadline, call.key or call.peer, ask.truncate)
-                )
-            predictor = self.lifecycle.admitting.resolve(ask.model, ask.version)
-            pending = await predictor.admit(texts, deadline, call.key or call.peer, ask.truncate)
-            answer: Answer[Outcome] = await pending.future
+            catalogue = self.lifecycle.admitting
+            model = catalogue.resolve(ask.model, ask.version)
+            judged = await self._cascade.judge(catalogue, model, inquiry, ask.strategy)
         except (NoSuchModel, QueueFull, Closed, Expired, RowFailed, WorkerLost) as error:
             raise _as_answer(error) from error
         except TextError as error:
             raise _about(error, ask) from None
-        predictor.record(pending, answer)
-        if self.watch is not None:
-            self.watch.notice(predictor, texts, pending.rows, answer.results)
-        times = (pending.tokenize_s, answer.queue_s, answer.inference_s)
-        call.stages = Stages(predictor.name, len(answer.results), pending.tokens, *times)
-        return Classified(predictor, answer.results, call.stages, [predictor.digest])
+        if self.watch is not None and judged.own is not None:
+            pending, answer = judged.own
+            self.watch.notice(model, inquiry.texts, pending.rows, answer.results)
+        call.stages = judged.stages
+        return judged
 
     async def compare(self, call: Call, ask: Ask, teacher: str | None) -> Compared:
         """The model that is asked for and its teacher, or another by name. Every refusal is a ServiceError."""
-        texts = _within_limits(self.settings, ask)
-        inquiry = Inquiry(texts, call.started + self._patience_s(call), call.key or call.peer, ask.truncate)
+        inquiry = self._inquiry(call, ask)
         try:
             shelf = self.lifecycle.admitting.shelf
             student = shelf.resolve(ask.model)
@@ -173,27 +153,24 @@ class Desk:
         call.stages = done.our_stages._replace(teacher_s=done.their_stages.spent_s)
         return done
 
-    async def _judge(self, call: Call, ask: Ask, strategy: Strategy, inquiry: Inquiry) -> Classified:
-        catalogue = self.lifecycle.admitting
-        model = catalogue.resolve(ask.model, ask.version)
-        judged = await self._cascade.judge(catalogue, model, inquiry, strategy, named=ask.strategy is not None)
-        if judged.own is not None and self.watch is not None:
-            pending, answer = judged.own
-            self.watch.notice(model, inquiry.texts, pending.rows, answer.results)
-        call.stages = judged.stages
-        headers = [model.digest, (SERVED_BY, served_by(judged.fates).encode())]
-        if judged.teacher is not None:
-            headers.append((TEACHER_DIGEST, judged.teacher.digest[1]))
-        return Classified(model, judged.outcomes, judged.stages, headers, judged)
+    def _inquiry(self, call: Call, ask: Ask) -> Inquiry:
+        """The texts, within their limits, and how long the client and the settings let them take."""
+        texts = _within_limits(self.settings, ask)
+        patience_s = self.settings.request_seconds
+        if call.timeout is not None:
+            patience_s = min(patience_s, _seconds(call.timeout))
+        return Inquiry(texts, call.started + patience_s, call.key or call.peer, ask.truncate)
+
+    def find(self, name: str, version: str | None = None) -> Predictor:
+        """A model that is served. Raises UnknownModel, or NotReady before there are any."""
+        try:
+            return self.lifecycle.catalogue.resolve(name, version)
+        except NoSuchModel as error:
+            raise _as_answer(error) from error
 
     def endpoint(self, work: "Work", dialect: Dialect, route: str) -> "Answering":
         """An endpoint for a route: it always answers, in its own dialect, and is counted."""
         return Answering(work, dialect, route, self)
-
-    def _patience_s(self, call: Call) -> float:
-        """How long the client and the settings let it take."""
-        most = self.settings.request_seconds
-        return most if call.timeout is None else min(most, _seconds(call.timeout))
 
 
 Work = Callable[[Call], Awaitable[Reply]]
@@ -254,6 +231,16 @@ class Answering:
         if isinstance(error, ServiceError) and error.rejected is not None:
             self._rejected[error.rejected].inc()
         return respond(error, call.headers, self.dialect)
+
+
+def headers_of(judged: Judged) -> Headers:
+    """Whose answer it is."""
+    headers = [judged.predictor.digest]
+    if judged.fates is not None:
+        headers.append((SERVED_BY, served_by(judged.fates).encode()))
+    if judged.teacher is not None:
+        headers.append((TEACHER_DIGEST, judged.teacher.digest[1]))
+    return headers
 
 
 def too_large(limit: int) -> BodyTooLarge:

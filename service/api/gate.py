@@ -92,7 +92,7 @@ class Gate:
         """How many there are, for the line that says that the service is ready."""
         keys = self._ring.keys
         admins = sum(key.admin for key in keys)
-        return f"{len(keys) - admins or 'no'} API keys, {admins or 'no'} admin keys"
+        return f"{_counted(len(keys) - admins, 'API key')}, {_counted(admins, 'admin key')}"
 
     def admit(self, access: Access, headers: Headers) -> str | None:
         """The public name of the key that was sent, None where none is needed. Raises Unauthorized or Forbidden."""
@@ -179,6 +179,10 @@ def with_cors(app: ASGIApp, origins: tuple[str, ...] | None) -> ASGIApp:
             "x-teacher-digest",
         ),
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
 
 
 def _sent(headers: Headers) -> bytes:

@@ -5,8 +5,10 @@ It knows what a model says of texts. It knows nothing of requests.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from json import dumps
 from types import MappingProxyType
 
+from service.api.entities import listed
 from service.bundle.tasks import Choice, Meaning
 from service.predictors import Outcome, Predictor
 
@@ -27,16 +29,17 @@ class Given:
     datatype: str
     wide: bool  # one column a label
     elements: Callable[[Predictor, Sequence[Outcome]], list[str]]
+    json: bool = False  # its strings are JSON
 
 
 def _labels(predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
     labels = predictor.labels_json
-    return [labels[scores.index(max(scores))] for scores, _ in outcomes]
+    return [labels[scores.index(max(scores))] for scores, _, _ in outcomes]
 
 
 def _chosen(predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
     meaning = predictor.bundle.meaning
-    return [held for scores, _ in outcomes for held in _held(meaning, scores)]
+    return [held for scores, _, _ in outcomes for held in _held(meaning, scores)]
 
 
 def _held(meaning: Meaning, scores: Sequence[float]) -> list[str]:
@@ -45,11 +48,16 @@ def _held(meaning: Meaning, scores: Sequence[float]) -> list[str]:
 
 
 def _scores(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
-    return [repr(score) for scores, _ in outcomes for score in scores]
+    return [repr(score) for scores, _, _ in outcomes for score in scores]
 
 
 def _logits(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
-    return [repr(logit) for _, logits in outcomes for logit in logits]
+    return [repr(logit) for _, logits, _ in outcomes for logit in logits]
+
+
+def _entities(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    """Texts have different numbers of them: each text's are one string, which is JSON itself."""
+    return [dumps(listed(outcome.entities)) for outcome in outcomes]
 
 
 _NUMBERS = (Given("scores", FLOATS, True, _scores), Given("logits", FLOATS, True, _logits))
@@ -58,6 +66,7 @@ GIVEN: MappingProxyType[Choice, tuple[Given, ...]] = MappingProxyType(
         Choice.BEST: (Given("label", BYTES, False, _labels), *_NUMBERS),
         Choice.EACH: (Given("chosen", BOOL, True, _chosen), *_NUMBERS),
         Choice.NONE: _NUMBERS,
+        Choice.SPANS: (Given("entities", BYTES, False, _entities, json=True),),
     }
 )
 """What each kind of model gives, in this order where nothing else is asked for."""

@@ -9,22 +9,19 @@ import typer
 from rich.progress import track
 
 from service.bench.engine import Entry, Subject, Workload, parse_entry, prepare, race
+from service.bench.flags import AtLeastOne, Json, flat
 from service.bench.http_command import http
 from service.bench.machine import this_machine
 from service.bench.pair.command import pair
 from service.bench.pair.papers_command import papers
 from service.bench.report import Report, summarise
-from service.bench.terminal import FAULTS, complaints, give_up, screen
+from service.bench.terminal import FAULTS, check_places, complaints, give_up, screen, write
 from service.bundle.manifest import Role
 from service.bundle.store import find_bundles, read_manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.command()(pair)
-app.command()(http)
-app.command()(papers)
-
-AtLeastOne = Annotated[int, typer.Option(min=1)]
-
+for command in (pair, http, papers):
+    app.command()(flat(command))
 
 Bundles = Annotated[
     list[str] | None,
@@ -48,17 +45,17 @@ def engine(
     tokens: AtLeastOne = Workload.tokens,
     threads: AtLeastOne = Workload.threads,
     rounds: AtLeastOne = Workload.rounds,
-    json: Annotated[Path | None, typer.Option(help="write the figures here too")] = None,
+    json: Json = None,
 ) -> None:
     """Microseconds a row of ONNX Runtime alone, all bundles in turns in one run."""
     try:
+        check_places(json)
         entries = [parse_entry(text) for text in bundle] if bundle else every_graph(models)
         report = measure(entries, Workload(rows, tokens, threads, rounds), against or [])
     except FAULTS as error:
         give_up(error)
     screen.print(report.to_table())
-    if json:
-        json.write_text(report.to_json(), encoding="utf-8")
+    write(json, report.to_json())
 
 
 def measure(entries: Sequence[Entry], workload: Workload, against: Sequence[str]) -> Report:

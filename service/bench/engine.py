@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from service.bundle.encoder import Row
 from service.bundle.manifest import TOKENIZER_FILE, Precision, Role
-from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
+from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
 
 Timings = NDArray[np.float64]  # (rounds, subjects): microseconds a row
 SEED = 0
@@ -67,8 +67,11 @@ def parse_entry(text: str) -> Entry:
     return Entry(Path(text), Precision.EXACT)
 
 
-def prepare(entry: Entry, workload: Workload) -> Subject:
-    """Open the bundle and give it its rows: random token ids, the same for each graph of one bundle."""
+def prepare(entry: Entry, workload: Workload, handle: RunHandle | None = None) -> Subject:
+    """Open the bundle and give it its rows: random token ids, the same for each graph of one bundle.
+
+    Whoever holds the handle may end its calls, which then raise RunAborted.
+    """
     bundle = open_bundle(entry.folder, entry.precision, EngineOptions(threads=workload.threads))
     manifest = bundle.manifest
     if workload.tokens > manifest.max_tokens:
@@ -76,7 +79,7 @@ def prepare(entry: Entry, workload: Workload) -> Subject:
     rows = random_rows(bundle, workload)
     graph = entry.folder / manifest.graphs[bundle.precision].file
     title = f"{manifest.name}@{manifest.version}"
-    return Subject(title, bundle.precision, manifest.role, graph.stat().st_size, lambda: bundle.run(rows))
+    return Subject(title, bundle.precision, manifest.role, graph.stat().st_size, lambda: bundle.run(rows, handle))
 
 
 def random_rows(bundle: OpenBundle, workload: Workload) -> list[Row]:

@@ -12,20 +12,28 @@ from service.bench.machine import Machine
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One subject's figures; `speedup` says how many times faster than each yardstick it ran."""
+class Compared:
+    """One subject among others: `times` says how many times faster than each yardstick it was."""
 
     subject: str
+    times: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line(Compared):
+    """What a subject's graph takes: microseconds a row."""
+
     role: str
     graph_bytes: int
     median_us: float
     p10_us: float
     p90_us: float
-    speedup: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """A whole race."""
+
     machine: Machine
     workload: Workload
     lines: tuple[Line, ...]
@@ -39,11 +47,11 @@ class Report:
         batch = f"{work.rows} rows of {work.tokens} tokens, threads {work.threads}"
         table = Table(title=f"µs a row: {batch}, {work.rounds} rounds", caption=str(self.machine))
         table.add_column("bundle")
-        yardsticks = list(self.lines[0].speedup)
+        yardsticks = list(self.lines[0].times)
         for heading in ("graph MB", "median", "p10", "p90", *(f"× {name}" for name in yardsticks)):
             table.add_column(heading, justify="right")
         for line in self.lines:
-            figures = (line.median_us, line.p10_us, line.p90_us, *line.speedup.values())
+            figures = (line.median_us, line.p10_us, line.p90_us, *line.times.values())
             cells = (f"{figure:.1f}" for figure in (line.graph_bytes / 1e6, *figures))
             table.add_row(line.subject, *cells)
         return table
@@ -62,12 +70,12 @@ def summarise(
     lines = tuple(
         Line(
             subject=subject.title,
+            times={name: float(speedup[i]) for name, speedup in speedups.items()},
             role=subject.role.value,
             graph_bytes=subject.graph_bytes,
             median_us=float(middle[i]),
             p10_us=float(low[i]),
             p90_us=float(high[i]),
-            speedup={name: float(speedup[i]) for name, speedup in speedups.items()},
         )
         for i, subject in enumerate(subjects)
     )

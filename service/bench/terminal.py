@@ -10,6 +10,7 @@ from rich.console import Console
 
 from service.bench.client import NoService
 from service.bench.engine import UnfitWorkload
+from service.bench.machine import IDLE, Surroundings, these_surroundings
 from service.bench.pair.contenders import UnfitPair
 from service.bench.pair.plots import NoPlots
 from service.bench.pair.quality import UnfitData
@@ -19,6 +20,7 @@ from service.bench.wire import UnfitUrl
 from service.bench.worker import WorkerFailed
 from service.bundle.errors import BundleError
 from service.offline.errors import OfflineError
+from service.offline.writing import new_file
 
 PAPER = 150
 """Columns of what is not a terminal: piped output has no width of its own, and cells should not be cut there."""
@@ -43,6 +45,14 @@ def warn(line: str) -> None:
     complaints.print(f"warning: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
+def idle_surroundings() -> Surroundings:
+    """To be called before anything is measured; with a warning where others are at work."""
+    found = these_surroundings()
+    if not found.idle:
+        warn(f"the machine is not idle (load {found.load}, {IDLE} is the limit): do not trust these figures")
+    return found
+
+
 def command_line() -> str:
     """What was typed, to be typed again."""
     typed = sys.argv[1:]
@@ -57,6 +67,11 @@ def check_places(*files: Path | None) -> None:
 
 
 def write(file: Path | None, content: str) -> None:
-    """If a file was asked for."""
-    if file is not None:
+    """If a file was asked for: all of it at once, so that whoever looks finds the old content or the new."""
+    if file is None:
+        return
+    if file.exists() and not file.is_file():  # such as /dev/stdout
         file.write_text(content, encoding="utf-8")
+        return
+    with new_file(file, overwrite=True) as stream:
+        stream.write(content)

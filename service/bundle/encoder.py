@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any, Self, overload
 
 from tokenizers import Encoding, Tokenizer
-from tokenizers.models import Unigram, WordPiece
+from tokenizers.models import Unigram, WordLevel, WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from service.bundle.errors import InvalidTokenizer, TextTooLong, TextUnreadable, WrongKind
 from service.bundle.manifest import SIAMESE_INPUTS
-from service.bundle.rows import COLLATORS, Buckets, Feeds, Ids, Joined, Padding, Row, Twins
+from service.bundle.rows import COLLATORS, Buckets, Feeds, Ids, Joined, Padding, Row, Spanned, Twins
 from service.bundle.wordpiece import is_of_the_tokenizer, plain_words
 
 __all__ = ["Encoder", "Feeds", "Ids", "Row", "Text"]
@@ -42,9 +42,17 @@ class Encoder:
     """One tokenizer with its limits. Not changed after construction, so threads may share it."""
 
     def __init__(
-        self, tokenizer: Tokenizer, *, inputs: tuple[str, ...], max_tokens: int, pad_id: int, texts: int = 1
+        self,
+        tokenizer: Tokenizer,
+        *,
+        inputs: tuple[str, ...],
+        max_tokens: int,
+        pad_id: int,
+        texts: int = 1,
+        spanned: bool = False,
     ) -> None:
-        if (inputs, texts) not in COLLATORS:
+        """`spanned`: rows are for a tagger, and know where in the text each of their tokens stands."""
+        if (inputs, texts) not in COLLATORS or (spanned and texts != 1):
             raise ValueError(f"no graph takes {texts} texts as {', '.join(inputs)}")
         self._joins = texts == 2 and inputs != SIAMESE_INPUTS
         if max_tokens <= tokenizer.num_special_tokens_to_add(self._joins):
@@ -53,7 +61,9 @@ class Encoder:
         tokenizer.enable_truncation(max_tokens)  # of a pair the longer text is cut first, as transformers does it
         tokenizer.no_padding()  # rows are padded when their batch is known
         self._tokenizer = tokenizer
-        self._words = None if self._joins else plain_words(tokenizer)
+        self._spanned = spanned
+        self._knows_words = tokenizer.pre_tokenizer is not None  # else it takes a whole text for one
+        self._words = None if self._joins or spanned else plain_words(tokenizer)  # the dictionary has no places
         self._collate = COLLATORS[inputs, texts]
         self._padding = Padding(pad_id, max_tokens, None)
         self._long = max_tokens * _LONG if _reads_words_apart(tokenizer) else sys.maxsize
@@ -83,12 +93,24 @@ class Encoder:
         for place, text in enumerate(texts):
             if not isinstance(text, wanted):
                 raise WrongKind(f"this model reads {'single texts' if self.texts == 1 else 'pairs of texts'}", place)
+        if self._spanned:
+            found = self._tokenise(texts, range(len(texts)), truncate)
+            return [self._with_places(str(text), each) for text, each in zip(texts, found, strict=True)]
         if self.texts == 1:
             return self._each(texts, truncate)
         if self._joins:
             return [Joined(found.ids, found.type_ids) for found in self._tokenise(texts, range(len(texts)), truncate)]
         first, second = (self._each([text[side] for text in texts], truncate) for side in range(2))
         return list(map(Twins, first, second))
+
+    def piece(self, token: int) -> str:
+        """A token as the vocabulary spells it, such as ##s; nothing where it has no such id."""
+        return self._tokenizer.id_to_token(token) or ""
+
+    def spelt(self, row: Spanned, place: int) -> str:
+        """The same of a token of a row, but an unknown one as it stands in the text."""
+        start, end = row.places[place]
+        return row.text[start:end] if row[place] == self.unknown_id else self.piece(row[place])
 
     def collate(self, rows: Sequence[Row], buckets: Buckets | None = None) -> Feeds:
         """Rows of any lengths -> the arrays of one batch, padded to its longest row or up to the buckets."""
@@ -125,6 +147,20 @@ class Encoder:
                     raise TextTooLong(f"more than the {self.max_tokens} tokens that this model reads", place)
         return found
 
+    def _with_places(self, text: str, found: Encoding) -> Spanned:
+        """What the tokenizer calls a word is one, as in training; special tokens are of no word."""
+        words: list[range] = []
+        last = None
+        for place, word in enumerate(found.word_ids):
+            if word is None:
+                continue
+            if word == last and self._knows_words:
+                words[-1] = range(words[-1].start, place + 1)
+            else:
+                words.append(range(place, place + 1))
+            last = word
+        return Spanned(found.ids, text, found.offsets, words)
+
     def _encodings(self, texts: Sequence[Text]) -> list[Encoding]:
         # Cutting both texts of a pair could change which of them is the longer one, and so what truncation leaves.
         if not self._joins:
@@ -132,7 +168,7 @@ class Encoder:
         if len(texts) == 1:
             text = texts[0]
             return [self._tokenizer.encode(text) if isinstance(text, str) else self._tokenizer.encode(*text)]
-        return self._tokenizer.encode_batch_fast(texts)
+        return self._tokenizer.encode_batch(texts) if self._spanned else self._tokenizer.encode_batch_fast(texts)
 
     def _beginning(self, text: str) -> str:
         """So much of a long text that its first tokens are the same and are known to be too many; else all of it."""
@@ -156,14 +192,14 @@ def _unknown_id(tokenizer: Tokenizer) -> int:
 
 def _reads_words_apart(tokenizer: Tokenizer) -> bool:
     """Are the tokens before a border the same whatever comes after it? True of BERT's tokenizers: each character is
-    normalised for itself, a border ends a word, and each word is split into pieces for itself."""
+    normalised for itself, a border ends a word, and each word is looked up or split into pieces for itself."""
     normaliser = tokenizer.normalizer
     return (
         isinstance(normaliser, BertNormalizer)
         and normaliser.clean_text
         and normaliser.handle_chinese_chars
         and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
-        and isinstance(tokenizer.model, WordPiece)
+        and isinstance(tokenizer.model, WordPiece | WordLevel)
         and all(
             _WITHOUT_BORDER.fullmatch(token.content) and not token.single_word
             for token in tokenizer.get_added_tokens_decoder().values()

@@ -73,7 +73,7 @@ class OpenGraph:
         self._bound = on_gpu if options.bound is None else options.bound
 
     def run(self, feeds: Feeds, handle: RunHandle | None = None) -> Logits:
-        """(B, T) -> (B, L). Raises RunAborted, or whatever ONNX Runtime raises."""
+        """(B, T) -> (B, L), or a tagger's (B, T, L). Raises RunAborted, or whatever ONNX Runtime raises."""
         options = None if handle is None else handle.options
         try:
             return self._run_bound(feeds, options) if self._bound else self._run(feeds, options)
@@ -82,8 +82,9 @@ class OpenGraph:
                 raise RunAborted(f"{self.source}: the run was given up") from error
             raise
 
-    def check(self, inputs: tuple[str, ...], width: int) -> None:
-        """Refuse a graph that takes other inputs, or gives something other than (B, width) logits."""
+    def check(self, inputs: tuple[str, ...], width: int, dimensions: int = 2) -> None:
+        """Refuse a graph that takes other inputs, or gives something other than (B, width) logits; a tagger's three
+        dimensions are (B, T, width)."""
         found = {node.name: node.type for node in self._session.get_inputs()}
         if found != dict.fromkeys(inputs, "tensor(int64)"):
             wanted = _listed(dict.fromkeys(inputs, "tensor(int64)"))
@@ -92,8 +93,9 @@ class OpenGraph:
         if OUTPUT not in outputs or outputs[OUTPUT].type != "tensor(float)":
             raise GraphMismatch(f"{self.source}: has no float32 output named {OUTPUT}; export it again")
         shape = outputs[OUTPUT].shape
-        if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != width):
-            raise GraphMismatch(f"{self.source}: gives logits of shape {shape} for {width} labels")
+        if len(shape) != dimensions or (isinstance(shape[-1], int) and shape[-1] != width):
+            of_each = " of each piece" if dimensions == 3 else ""
+            raise GraphMismatch(f"{self.source}: gives logits of shape {shape} for {width} labels{of_each}")
 
     def _run(self, feeds: Feeds, options: Any) -> Logits:
         logits: Logits = self._session.run([OUTPUT], feeds, options)[0]

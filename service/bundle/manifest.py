@@ -49,6 +49,7 @@ class Task(StrEnum):
     SINGLE_LABEL = "single-label"  # one label of several is right
     MULTI_LABEL = "multi-label"  # each label holds or not, whatever the others do
     REGRESSION = "regression"  # numbers; a label is the name of one
+    TAGGING = "tagging"  # each piece of the text has one tag of several; entities are made of them
 
 
 class Precision(StrEnum):
@@ -68,7 +69,13 @@ INPUTS = MappingProxyType(
 )
 """Role and texts in a row -> what the graph takes."""
 
-FEWEST_LABELS = MappingProxyType({Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1})
+FEWEST_LABELS = MappingProxyType({Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1, Task.TAGGING: 2})
+
+OUTSIDE = "O"
+"""The tag of a piece that belongs to no entity."""
+
+BEGIN, INSIDE = "B-", "I-"
+"""Before the label of an entity: its first word, and each other one (IOB2)."""
 
 
 _TEXTS = MappingProxyType({1: "single texts", 2: "pairs"})
@@ -114,7 +121,9 @@ class Proof(_Declared):
     """A few texts with the exporter's logits: run alone and together each time the bundle is opened."""
 
     texts: tuple[Text | tuple[Text, Text], ...] = Field(min_length=2, max_length=256)
-    logits: dict[Precision, tuple[tuple[Number, ...], ...]]
+    logits: dict[Precision, tuple[tuple[Number, ...], ...]] = Field(
+        description="of each text, in the order of the labels; of a tagger those of its pieces, one behind the other"
+    )
 
 
 class Calibration(_Declared):
@@ -154,7 +163,9 @@ class Profile(_Declared):
     rows: int = Field(ge=1, le=10**12)
     tokens: Histogram = Field(description="tokens of a row")
     unknown: Histogram = Field(description="share of a row's tokens that are the unknown piece")
-    margin: Histogram = Field(description="of the student, at the calibration's temperature")
+    margin: Histogram | None = Field(
+        description="of the student, at the calibration's temperature; null where no single label is chosen"
+    )
     agreement: Share | None = Field(description="with the teacher on these rows")
 
 
@@ -197,6 +208,10 @@ class Manifest(_Declared):
             or (self.role is Role.STUDENT and self.task is Task.SINGLE_LABEL),
             f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {', '.join(wanted)}": self.inputs == wanted,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
+            "a tagging task must be of single texts": self.task is not Task.TAGGING or self.texts == 1,
+            f"labels of a tagging task must be {OUTSIDE} and names, or {OUTSIDE}, {BEGIN}names and {INSIDE}names": (
+                self.task is not Task.TAGGING or are_tags(self.labels)
+            ),
         }
         return [rule for rule, kept in rules.items() if not kept]
 
@@ -210,16 +225,28 @@ class Manifest(_Declared):
         return [rule for rule, kept in rules.items() if not kept]
 
     def _of_the_proof(self) -> list[str]:
-        shape = [len(self.labels)] * len(self.proof.texts)
-        kind = str if self.texts == 1 else tuple
+        texts, kind = len(self.proof.texts), str if self.texts == 1 else tuple
+        told = "label and piece" if self.task is Task.TAGGING else "label"
         rules = {
             f"the proof must be of {_TEXTS[self.texts]}": all(isinstance(text, kind) for text in self.proof.texts),
             "the proof must have logits for each graph": self.proof.logits.keys() == self.graphs.keys(),
-            "each text of the proof must have one logit per label": all(
-                [len(row) for row in rows] == shape for rows in self.proof.logits.values()
+            f"each text of the proof must have one logit per {told}": all(
+                len(rows) == texts and all(map(self._is_whole, rows)) for rows in self.proof.logits.values()
             ),
         }
         return [rule for rule, kept in rules.items() if not kept]
+
+    def _is_whole(self, logits: tuple[float, ...]) -> bool:
+        """Of a tagger's text only the tokenizer can tell how many pieces it has."""
+        labels = len(self.labels)
+        return len(logits) % labels == 0 if self.task is Task.TAGGING else len(logits) == labels
+
+
+def are_tags(labels: tuple[str, ...]) -> bool:
+    """Is there an O, and are all others of one scheme? With E- and S- beside B- entities would be cut wrongly."""
+    names = [label for label in labels if label != OUTSIDE]
+    marked = [label.startswith((BEGIN, INSIDE)) for label in names]
+    return len(names) < len(labels) and (not any(marked) or (all(marked) and not {BEGIN, INSIDE} & {*names}))
 
 
 class SealedManifest(Manifest):

@@ -4,7 +4,7 @@ It knows which arrays a graph wants. It knows nothing of texts, tokenizers or wh
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -41,8 +41,27 @@ class Twins:
         return len(self.first) + len(self.second)
 
 
+class Spanned(list[int]):
+    """A text that is tagged piece by piece: its tokens, and where in it each one stands.
+
+    It is a list of ids as a single text is without tags, since it is padded and run like one.
+    """
+
+    __slots__ = ("places", "text", "words")
+
+    def __init__(
+        self, ids: Iterable[int], text: str, places: Sequence[tuple[int, int]], words: Sequence[range]
+    ) -> None:
+        super().__init__(ids)
+        self.text = text
+        self.places = places
+        """Of each token: from which character of the text to before which; Unicode code points."""
+        self.words = words
+        """Of each word: which tokens it is made of. Those of no word, such as [CLS], stand for no text."""
+
+
 Row = list[int] | Joined | Twins
-"""The tokens of one text or pair, truncated; `len` counts them. An empty text may have none."""
+"""The tokens of one text or pair, truncated; `len` counts them. An empty text may have none. A tagger's are Spanned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from service.bundle.engine import (
 from service.bundle.errors import ProofFailed, TextError
 from service.bundle.manifest import TOKENIZER_FILE, Precision, SealedManifest
 from service.bundle.seal import read_manifest, verified
-from service.bundle.tasks import TASKS, Logits, Meaning, Scores
+from service.bundle.tasks import TASKS, Choice, Logits, Meaning, Scores
 
 __all__ = ["EngineOptions", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
 
@@ -43,13 +43,27 @@ class OpenBundle:
         return TASKS[self.manifest.task]
 
     def run(self, rows: Sequence[Row], handle: RunHandle | None = None) -> Logits:
-        """One batch: B rows -> (B, L) logits. Another thread may end it through the handle: RunAborted."""
+        """One batch: B rows -> (B, L) logits. Another thread may end it through the handle: RunAborted.
+
+        Of a tagger (B, T, L): only the first `len(row)` of T are the row's own, and `apart` cuts the rest away.
+        """
         feeds = self.encoder.collate(rows, self.graph.buckets)
         return self.graph.run(feeds, handle)[: len(rows)]  # buckets may have added rows
 
+    def apart(self, rows: Sequence[Row], logits: Logits) -> list[Logits]:
+        """Each row's own logits of those of its batch: (B, L) -> B x (L,), or a tagger's (B, T, L) -> B x (T, L)."""
+        if logits.ndim == 2:
+            return list(logits)
+        return [own[: len(row)] for row, own in zip(rows, logits, strict=True)]
+
     def scores(self, logits: Logits) -> Scores:
-        """(B, L) logits -> (B, L) scores, as the task reads them."""
+        """(…, L) logits -> (…, L) scores, as the task reads them."""
         return self.meaning.scores(logits)
+
+    def scores_apart(self, own: Sequence[Logits]) -> list[Scores]:
+        """The same of rows that were cut apart, in one go: B x (T, L) -> B x (T, L)."""
+        ends = np.cumsum([len(logits) for logits in own])
+        return np.split(self.scores(np.concatenate(own)), ends[:-1])
 
     def classify(self, texts: Sequence[Text]) -> Logits:
         """The logits of a few texts or pairs, in one batch."""
@@ -64,6 +78,7 @@ def open_bundle(
     used = precision if precision in manifest.graphs else Precision.EXACT
     file = manifest.graphs[used].file
     contents = verified(folder, manifest, (TOKENIZER_FILE, file))
+    meaning = TASKS[manifest.task]
     encoder = Encoder.from_bytes(
         contents[TOKENIZER_FILE],
         str(folder / TOKENIZER_FILE),
@@ -71,9 +86,10 @@ def open_bundle(
         max_tokens=manifest.max_tokens,
         pad_id=manifest.pad_id,
         texts=manifest.texts,
+        spanned=meaning.choice is Choice.SPANS,
     )
     graph = open_graph(contents[file], options, str(folder / file))
-    graph.check(manifest.inputs, TASKS[manifest.task].width(len(manifest.labels)))
+    graph.check(manifest.inputs, meaning.width(len(manifest.labels)), meaning.dimensions)
     bundle = OpenBundle(manifest, used, encoder, folder, graph)
     prove(bundle)
     return bundle
@@ -91,26 +107,33 @@ def prove(bundle: OpenBundle) -> None:
         raise ProofFailed(f"{bundle.folder}: a text of its proof: {error}; publish the bundle again") from error
     if len({len(row) for row in rows}) == 1:
         raise ProofFailed(f"{bundle.folder}: its proof has texts of one length only, which proves nothing")
-    stored = np.array(proof.logits[bundle.precision])  # (B, L)
-    alone = np.concatenate([_run_proof(bundle, [row]) for row in rows])  # B x (1, L) -> (B, L)
-    together = _run_proof(bundle, rows)  # (B, L)
+    stored = [np.array(logits) for logits in proof.logits[bundle.precision]]  # B x (L,), a tagger's B x (T * L,)
+    alone = [logits for row in rows for logits in _run_proof(bundle, [row])]
+    together = _run_proof(bundle, rows)
     _compare(bundle, "alone, its logits differ from the exporter's", alone, stored, limit)
     _compare(bundle, "batched, its logits differ from those alone", together, alone, limit)
 
 
-def _run_proof(bundle: OpenBundle, rows: Sequence[Row]) -> Logits:
+def _run_proof(bundle: OpenBundle, rows: Sequence[Row]) -> list[Logits]:
+    """B rows -> B x (L,) logits; a tagger's of all pieces of a row, one behind the other: B x (T * L,)."""
     try:
-        return bundle.run(rows)
+        return [logits.ravel() for logits in bundle.apart(rows, bundle.run(rows))]
     except Exception as error:  # ONNX Runtime's own classes share nothing else
         raise ProofFailed(f"{bundle.graph.source}: cannot run its proof ({one_line(error)})") from error
 
 
 def _compare(
-    bundle: OpenBundle, what: str, found: NDArray[np.floating], wanted: NDArray[np.floating], limit: float
+    bundle: OpenBundle,
+    what: str,
+    found: Sequence[NDArray[np.floating]],
+    wanted: Sequence[NDArray[np.floating]],
+    limit: float,
 ) -> None:
-    if found.shape != wanted.shape:
-        raise ProofFailed(f"{bundle.graph.source}: gives logits of shape {found.shape}, not {wanted.shape}")
-    distance = float(np.abs(found - wanted).max())
+    for place, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        if ours.shape != theirs.shape:
+            problem = f"gives {ours.size} logits for text {place} of its proof, not {theirs.size}; export it again"
+            raise ProofFailed(f"{bundle.graph.source}: {problem}")
+    distance = float(np.abs(np.concatenate(found) - np.concatenate(wanted)).max())
     if not distance <= limit:  # so that NaN fails too
         problem = f"{what} by {distance:.2g} (allowed: {limit:.2g}); export it again"
         raise ProofFailed(f"{bundle.graph.source}: {problem}")

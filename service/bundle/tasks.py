@@ -1,6 +1,7 @@
 """What logits mean: pure arithmetic, one row of `TASKS` a task. It knows nothing of texts or graphs.
 
-The scores are those of the `transformers` text-classification pipeline on the same logits, label by label.
+The scores are those of the `transformers` pipelines on the same logits, label by label; of a tagger piece by piece, and
+`spans` makes entities of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +35,15 @@ class Choice(StrEnum):
     BEST = "best"  # the one with the highest score
     EACH = "each"  # every one whose score reaches THRESHOLD; perhaps none
     NONE = "none"  # no label: the scores themselves are the answer
+    SPANS = "spans"  # none of the whole row: each of its pieces has scores of its own, and speaks for the best
 
 
 def softmax(logits: Logits) -> Scores:
-    """(B, L) -> (B, L): probabilities that add up to one in each row."""
+    """(…, L) -> (…, L): probabilities that add up to one in each row, or in each piece of it."""
     # Shifting by the largest logit leaves the result unchanged and keeps exp() from overflowing.
     wide = logits.astype(np.float64)
-    powers: Scores = np.exp(wide - wide.max(axis=1, keepdims=True))
-    shares: Scores = powers / powers.sum(axis=1, keepdims=True)
+    powers: Scores = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    shares: Scores = powers / powers.sum(axis=-1, keepdims=True)
     return shares
 
 
@@ -76,8 +78,13 @@ class Meaning:
     choice: Choice
     width: Callable[[int], int] = one_logit_a_label  # number of labels -> logits that the graph must give for a row
 
+    @property
+    def dimensions(self) -> int:
+        """Of the graph's logits: (B, L), or (B, T, L) where each piece has its own."""
+        return 3 if self.choice is Choice.SPANS else 2
+
     def scores(self, logits: Logits) -> Scores:
-        """(B, L) logits -> (B, L) scores."""
+        """(…, L) logits -> (…, L) scores."""
         return FUNCTIONS[self.function](logits)
 
     def chosen(self, scores: Sequence[float]) -> list[int]:
@@ -87,7 +94,7 @@ class Meaning:
                 return [max(range(len(scores)), key=scores.__getitem__)]
             case Choice.EACH:
                 return [place for place, score in enumerate(scores) if score >= THRESHOLD]
-            case Choice.NONE:
+            case Choice.NONE | Choice.SPANS:
                 return []
 
 
@@ -96,5 +103,6 @@ TASKS = MappingProxyType(
         Task.SINGLE_LABEL: Meaning(Function.SOFTMAX, Choice.BEST),
         Task.MULTI_LABEL: Meaning(Function.SIGMOID, Choice.EACH),
         Task.REGRESSION: Meaning(Function.NONE, Choice.NONE),
+        Task.TAGGING: Meaning(Function.SOFTMAX, Choice.SPANS),
     }
 )

@@ -107,7 +107,7 @@ def classify(
     _check(given, wanted)
     settings = load({"models": models, "default": model, "precision": precision}, os.environ).settings
     bundle = _open(settings)
-    _check_pairs(bundle, given.columns.pair)
+    _check_fits(bundle, given.columns.pair, top_k)
     from service.offline.scoring import Scorer
 
     columns = given.columns.all if file else ("text",)
@@ -140,12 +140,16 @@ def _check_one_of(flag: str, value: str, known: Iterable[str]) -> None:
         raise Misused(f"{flag} {value}: unknown; use one of {', '.join(known)}")
 
 
-def _check_pairs(bundle: "OpenBundle", pair: str | None) -> None:
+def _check_fits(bundle: "OpenBundle", pair: str | None, top_k: int | None) -> None:
+    from service.bundle.tasks import Choice
+
     name, reads_pairs = bundle.manifest.name, bundle.manifest.texts == 2
     if reads_pairs and pair is None:
         raise Misused(f"{name} reads pairs of texts: name a file with --file, and the second column with --pair-column")
     if pair is not None and not reads_pairs:
         raise Misused(f"{name} reads single texts: leave --pair-column away")
+    if top_k is not None and bundle.meaning.choice is Choice.SPANS:
+        raise Misused(f"{name} marks entities and has no scores of labels: leave --top-k away")
 
 
 def _open(settings: "Settings") -> "OpenBundle":

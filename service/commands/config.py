@@ -13,11 +13,19 @@ from service.commands.terminal import Misused, say, show
 from service.environment import Resolved, load, variable_of
 from service.settings import Group, Settings
 
+HEAD = """\
+# Settings
+
+Each is a flag of `python -m service serve` and an environment variable; the flag wins. Lists take commas, switches
+are `--x` and `--no-x` (as a variable: true or false). There is no configuration file; with Kubernetes use `envFrom`
+([why](decisions/0012-settings-from-flags-and-variables.md)). `python -m service config --markdown` prints this page.
+"""
+
 
 @with_flags
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="The table of README: flags and defaults.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The page docs/settings.md.")] = False,
     **flags: Any,
 ) -> None:
     """Print the settings that `serve` would use with these flags and this environment.
@@ -27,7 +35,7 @@ def config(
     if as_json and as_markdown:
         raise Misused("--json and --markdown: choose one of them")
     if as_markdown:
-        say("\n".join(markdown()))
+        say("\n".join(page()))
         return
     resolved = load(flags, os.environ)
     if as_json:
@@ -38,8 +46,9 @@ def config(
         _show(resolved)
 
 
-def markdown() -> Iterator[str]:
-    """The table of all settings, as README has it."""
+def page() -> Iterator[str]:
+    """docs/settings.md, line by line."""
+    yield HEAD
     yield "| flag | variable | default | |"
     yield "|---|---|---|---|"
     for title, names in grouped():

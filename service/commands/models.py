@@ -189,6 +189,17 @@ def _shown(place: "BundlePath", manifest: "SealedManifest") -> "Iterator[Rendera
     for each in manifest.results:
         results.add_row(each.what, each.dataset, each.split, str(each.rows), each.metric, f"{each.value:.4g}")
     yield results
+    if manifest.calibration:
+        sure = Table(
+            *("graph", "teacher", "data", "rows", "temperature", "threshold", "agreement", "to the teacher"),
+            title="Calibration",
+            title_justify="left",
+        )
+        for precision, found in manifest.calibration.items():
+            figures = (found.temperature, found.threshold, found.agreement, found.escalation)
+            known = (precision, found.teacher, found.dataset, str(found.rows))
+            sure.add_row(*known, *(f"{figure:.4g}" for figure in figures))
+        yield sure
     files = Table("file", "bytes", "sha256", title="Files", title_justify="left")
     for name, digest in manifest.files.items():
         path = place.folder / name

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from service.bundle.encoder import Text
+from service.bundle.spans import Entity
 
 __all__ = ["Answer", "Record", "Text"]
 
@@ -16,7 +17,8 @@ class Record(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A record, and its scores in the order of the model's labels."""
+    """A record, and its scores in the order of the model's labels; of a tagger what it has found."""
 
     record: Record
     scores: list[float]
+    entities: tuple[Entity, ...] = ()

@@ -1,4 +1,4 @@
-"""Records in, scores out, in the same order: in windows, sorted by length within each, on several threads.
+"""Records in, scores or entities out, in the same order: in windows, sorted by length within each, on several threads.
 
 It knows texts and batches. It knows nothing of files; whoever has texts of another kind makes records of them.
 """
@@ -14,8 +14,10 @@ import numpy as np
 
 from service.bundle.encoder import Row
 from service.bundle.errors import TextError
+from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle
-from service.bundle.tasks import Scores
+from service.bundle.spans import Entity, Tag, entities
+from service.bundle.tasks import Choice, Logits, Scores
 from service.offline.errors import InputError
 from service.offline.records import Answer, Record, Text
 
@@ -30,18 +32,28 @@ class Sizes:
     batch_tokens: int = 8192
 
 
+Entities = tuple[Entity, ...]
+
+
 class Window:
     """Texts whose batches run."""
 
-    def __init__(self, scores: Scores, runs: Sequence["Future[None]"]) -> None:
+    def __init__(self, scores: Scores, entities: list[Entities], runs: Sequence["Future[None]"]) -> None:
         self._scores = scores
+        self._entities = entities
         self._runs = runs
 
     def scores(self) -> Scores:
-        """Wait. (N, L), in the order in which the texts were given."""
+        """Wait. (N, L), in the order in which the texts were given; of a tagger (N, 0)."""
         for run in self._runs:
             run.result()
         return self._scores
+
+    def entities(self) -> list[Entities]:
+        """Wait. What a tagger has found in each text; of any other model nothing."""
+        for run in self._runs:
+            run.result()
+        return self._entities
 
 
 class Scorer:
@@ -50,6 +62,7 @@ class Scorer:
     def __init__(self, bundle: OpenBundle, threads: int, sizes: Sizes = Sizes()) -> None:
         self.bundle = bundle
         self.sizes = sizes
+        self._tags = tuple(map(Tag.of, bundle.manifest.labels))  # what they are to a tagger
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
 
     def __enter__(self) -> Self:
@@ -63,9 +76,15 @@ class Scorer:
     def begin(self, texts: Sequence[Text]) -> Window:
         """Tokenise now, and let the batches run while the caller does something else. Raises TextError."""
         rows = self.bundle.encoder.encode(texts)
-        scores = np.empty((len(rows), len(self.bundle.manifest.labels)))  # (N, L)
-        runs = [self._threads.submit(self._run, rows, places, scores) for places in self._batches(rows)]
-        return Window(scores, runs)
+        tags = self.bundle.meaning.choice is Choice.SPANS
+        scores = np.empty((len(rows), 0 if tags else len(self.bundle.manifest.labels)))  # (N, L)
+        found: list[Entities] = [()] * len(rows)
+        batches = self._batches(rows)
+        if tags:
+            runs = [self._threads.submit(self._tag, rows, places, found) for places in batches]
+        else:
+            runs = [self._threads.submit(self._run, rows, places, scores) for places in batches]
+        return Window(scores, found, runs)
 
     def answers(self, records: Iterable[Record], source: str) -> Iterator[Answer]:
         """Answer all records, while the next window is read; `source` names where they are from. Raises InputError."""
@@ -114,10 +133,24 @@ class Scorer:
 
     def _run(self, rows: Sequence[Row], places: list[int], scores: Scores) -> None:
         logits = self.bundle.run([rows[place] for place in places])  # (B, L)
-        if not np.isfinite(logits).all():
-            raise FloatingPointError("the model gave logits that are not numbers")
+        _check_finite(logits)
         scores[places] = self.bundle.scores(logits)
+
+    def _tag(self, rows: Sequence[Row], places: list[int], found: list[Entities]) -> None:
+        batch = [rows[place] for place in places]
+        own = self.bundle.apart(batch, self.bundle.run(batch))  # (B, T, L) -> B x (T, L)
+        for logits in own:
+            _check_finite(logits)
+        for place, scores in zip(places, self.bundle.scores_apart(own), strict=True):
+            row = rows[place]
+            assert isinstance(row, Spanned)  # a tagger's encoder gives no others
+            found[place] = entities(row, scores, self._tags)
+
+
+def _check_finite(logits: Logits) -> None:
+    if not np.isfinite(logits).all():
+        raise FloatingPointError("the model gave logits that are not numbers")
 
 
 def _done(window: list[Record], running: Window) -> Iterator[Answer]:
-    return map(Answer, window, running.scores().tolist())
+    return map(Answer, window, running.scores().tolist(), running.entities())

@@ -20,7 +20,7 @@ class Scored(NamedTuple):
     """One row that both have answered."""
 
     agrees: bool
-    distance: float  # mean |p - p'| over the labels
+    distance: float  # mean |p - p'| over the labels; of taggers the share of entities that only one has found
 
 
 @dataclass(frozen=True, slots=True)

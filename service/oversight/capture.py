@@ -88,11 +88,17 @@ class Capture:
         self._queue: queue.Queue[Kept | None] = queue.Queue(QUEUED)
         self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
         self.kept = dict.fromkeys(Reason, 0)
-        self.lost = 0
+        self._refused = 0  # by `offer`
+        self._dropped = 0  # by the thread
         self.bytes = 0
         self.off: str | None = None
         """Why nothing is kept any more."""
         self._store = self._open()
+
+    @property
+    def lost(self) -> int:
+        """Texts that should have been kept."""
+        return self._refused + self._dropped
 
     def start(self) -> None:
         """Begin to write."""
@@ -102,12 +108,12 @@ class Capture:
     def offer(self, kept: Kept) -> None:
         """Keep this text, if there is room."""
         if self.off is not None:
-            self._lose("off")
+            self._refuse("off")
             return
         try:
             self._queue.put_nowait(kept)
         except queue.Full:
-            self._lose("busy")
+            self._refuse("busy")
 
     def stop(self, patience_s: float) -> None:
         """Write what waits, then close the file."""
@@ -123,8 +129,9 @@ class Capture:
             return Store(self._place, self._limit)
         except (OSError, sqlite3.Error) as error:
             if not _may_pass(error):
-                said = error.strerror if isinstance(error, OSError) else error
-                raise SettingProblem(f"--capture {self._place}: {said}; name a file that can be written") from error
+                raise SettingProblem(
+                    f"--capture {self._place}: {_said(error)}; name a file that can be written"
+                ) from error
             self._give_up(error)  # a full disk must not keep a worker from coming back
             return None
 
@@ -145,15 +152,15 @@ class Capture:
                 if ends:
                     return
         except Exception as error:  # the disk's fault, or ours: neither is the business of those who ask
-            self._lose("off", max(0, over - self._over))
+            self._drop("off", over - self._over)
             self._give_up(error)
         finally:
             store.close()
 
     @property
     def _over(self) -> int:
-        """Texts that were kept or lost so far."""
-        return self.lost + sum(self.kept.values())
+        """Texts that the thread has kept or dropped so far."""
+        return self._dropped + sum(self.kept.values())
 
     def _gather(self, size: int) -> tuple[list[Kept], bool]:
         """What came in a short while, at most about so many bytes, and whether it is the last."""
@@ -174,7 +181,7 @@ class Capture:
         try:
             first, second = (None if text is None else self._redaction(text) for text in _both_or_none(kept.text))
         except NotRedacted:
-            self._lose("redaction")
+            self._drop("redaction")
             return None
         assert first is not None
         told, choice = kept.told, kept.choice
@@ -198,7 +205,7 @@ class Capture:
         size = 0
         for record in records:
             if record.bytes > store.fits:
-                self._lose("too_long")
+                self._drop("too_long")
                 continue
             if size + record.bytes > store.fits:
                 self._put(store, waiting)
@@ -215,7 +222,7 @@ class Capture:
         except (StoreFull, sqlite3.OperationalError) as error:
             if isinstance(error, sqlite3.OperationalError) and not is_busy(error):
                 raise
-            self._lose("busy", len(records))
+            self._drop("busy", len(records))
             return
         for record in records:
             reason = Reason(record.reason)
@@ -231,19 +238,23 @@ class Capture:
             if not is_busy(error):
                 raise
 
-    def _lose(self, reason: str, texts: int = 1) -> None:
-        self.lost += texts
+    def _refuse(self, reason: str) -> None:
+        self._refused += 1
+        self._metrics.lost[reason].inc()
+
+    def _drop(self, reason: str, texts: int = 1) -> None:
+        self._dropped += texts
         self._metrics.lost[reason].inc(texts)
 
     def _give_up(self, error: Exception) -> None:
-        said = f": {error}" if isinstance(error, sqlite3.Error | OSError) else ""  # another might hold a text
+        said = f": {_said(error)}" if isinstance(error, sqlite3.Error | OSError) else ""  # another might hold a text
         problem = f"{type(error).__name__}{said}"
         self.off = f"it has stopped ({problem}); restart when that is mended"
         logger.error("capture %s has stopped, the service goes on: %s", self._place, problem)
         while True:
             try:
                 if self._queue.get_nowait() is not None:
-                    self._lose("off")
+                    self._drop("off")
             except queue.Empty:
                 return
 
@@ -254,6 +265,11 @@ def _may_pass(error: OSError | sqlite3.Error) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return is_busy(error) or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _said(error: OSError | sqlite3.Error) -> str:
+    """Without the path: it may go into an answer."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _packed(logits: Iterable[float]) -> bytes:

@@ -4,6 +4,7 @@ All that goes wrong with the teacher leaves the student's answer, which says so;
 settings say. It knows predictors and their batches. It knows nothing of HTTP's requests or of the shape of an answer.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 from types import MappingProxyType
@@ -34,11 +35,12 @@ LONGEST_WAIT_S = 60.0
 """What a client is told at most to wait for the budget."""
 
 NEVER_RAN = (QueueFull, Closed, TextError)
-"""After these the teacher has spent nothing."""
+"""After these the teacher has spent nothing. After all else, a client that leaves included, it may have run: what was
+reckoned in advance stays spent."""
 
 
 class Inquiry(NamedTuple):
-    """Texts of a request, and how long it may take."""
+    """Texts of a request, and how long it may take, as `Predictor.admit` takes them."""
 
     texts: Sequence[Text]
     deadline: float  # of perf_counter
@@ -47,14 +49,14 @@ class Inquiry(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What student and teacher say of the texts together, in the order of the student's labels."""
+    """What is said of the texts, in the order of the labels of the model that was addressed."""
 
-    model: Predictor  # that was addressed
+    predictor: Predictor  # that was addressed
     outcomes: list[Outcome]
-    fates: list[Fate]
     stages: Stages
-    teacher: Predictor | None = None  # that answered any of them in the model's place
-    own: tuple[Pending, Answer[Outcome]] | None = None  # what the model itself made of all texts, if it was asked
+    own: tuple[Pending, Answer[Outcome]] | None  # what that model made of all texts, if it was asked
+    fates: list[Fate] | None = None  # None where no strategy was asked for or set
+    teacher: Predictor | None = None  # that answered any of them in its place
 
 
 class Escalation(NamedTuple):
@@ -71,34 +73,42 @@ class Cascade:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self._usual = None if settings.strategy is Strategy.STUDENT else settings.strategy
         self._budget = Budget(settings.escalation_budget, perf_counter())
         metrics.watch_budget(lambda: self._budget.left(perf_counter()))
 
     async def judge(
-        self, catalogue: Catalogue, model: Predictor, inquiry: Inquiry, strategy: Strategy, named: bool
+        self, catalogue: Catalogue, model: Predictor, inquiry: Inquiry, asked: Strategy | None = None
     ) -> Judged:
-        """`named`: the request itself asks for the strategy, so that it is refused where it cannot be followed.
+        """`asked`: by the request itself, which is refused where that strategy cannot be followed.
 
         A teacher answers for itself whatever the strategy. Raises what `Predictor.admit` and its future raise for the
         model that must answer, and NoTeacher, NotReady, TooBusy and InvalidRequest.
         """
+        strategy = asked or self._usual
+        if strategy is None:
+            own = await ask(model, inquiry)
+            return Judged(model, own[1].results, stages_of(model, *own), own)
+        judged = await self._by_strategy(strategy, catalogue, model, inquiry, named=asked is not None)
+        for server, rows in Counter(fate.served_by for fate in judged.fates or ()).items():
+            model.meter.by_strategy[server].inc(rows)
+        return judged
+
+    async def _by_strategy(
+        self, strategy: Strategy, catalogue: Catalogue, model: Predictor, inquiry: Inquiry, named: bool
+    ) -> Judged:
         if strategy is Strategy.STUDENT or model.manifest.role is Role.TEACHER:
-            judged = await _alone(model, inquiry)
-        elif strategy is Strategy.TEACHER:
-            judged = await _by_teacher(model, require_pair(catalogue, model, named), inquiry)
-        elif named:
+            return await _alone(model, inquiry)
+        if strategy is Strategy.TEACHER:
+            return await _by_teacher(model, require_pair(catalogue, model, named), inquiry)
+        if named:
             obstacle = no_threshold(model, self._settings.cascade_threshold)
             if obstacle is not None:
                 raise InvalidRequest.at("strategy", obstacle)
             require_pair(catalogue, model, named)
-            judged = await self._cascade(catalogue, model, inquiry)
-        elif model.bundle.meaning.choice is Choice.BEST:
-            judged = await self._cascade(catalogue, model, inquiry)
-        else:
-            judged = await _alone(model, inquiry)
-        for fate in judged.fates:
-            model.meter.served_by[fate.served_by].inc()
-        return judged
+        elif model.bundle.meaning.choice is not Choice.BEST:
+            return await _alone(model, inquiry)
+        return await self._cascade(catalogue, model, inquiry)
 
     async def _cascade(self, catalogue: Catalogue, student: Predictor, inquiry: Inquiry) -> Judged:
         own = await ask(student, inquiry)
@@ -110,10 +120,10 @@ class Cascade:
         if threshold is None:
             self._degrade(student, Ending.UNCALIBRATED, len(fates))
             fates = [fate._replace(degraded=True) for fate in fates]
-            return Judged(student, outcomes, fates, stages, own=own)
+            return Judged(student, outcomes, stages, own, fates)
         places = unsure(sure, threshold)
         if not places:
-            return Judged(student, outcomes, fates, stages, own=own)
+            return Judged(student, outcomes, stages, own, fates)
         costs = [len(pending.rows[place]) for place in places]
         asked = inquiry._replace(texts=[inquiry.texts[place] for place in places])
         done = await self._escalate(catalogue, student, asked, costs)
@@ -127,7 +137,7 @@ class Cascade:
             self._degrade(student, done.rest, len(places) - len(told))
             for place in places[len(told) :]:
                 fates[place] = fates[place]._replace(escalated=True, degraded=True)
-        return Judged(student, outcomes, fates, stages._replace(teacher_s=done.seconds), teacher, own)
+        return Judged(student, outcomes, stages._replace(teacher_s=done.seconds), own, fates, teacher)
 
     async def _escalate(
         self, catalogue: Catalogue, student: Predictor, inquiry: Inquiry, tokens: Sequence[int]
@@ -189,7 +199,7 @@ class Asked(NamedTuple):
     @classmethod
     async def by(cls, model: Predictor, inquiry: Inquiry) -> "Asked":
         """Tokenise and queue. Raises what `admit` raises."""
-        return cls(model, await model.admit(inquiry.texts, inquiry.deadline, inquiry.client, inquiry.truncate))
+        return cls(model, await model.admit(*inquiry))
 
     async def answer(self) -> Answer[Outcome]:
         """Wait, and count. Raises what the future raises."""
@@ -205,9 +215,11 @@ class Asked(NamedTuple):
 
 
 async def ask(model: Predictor, inquiry: Inquiry) -> tuple[Pending, Answer[Outcome]]:
-    """Both in one go."""
-    asked = await Asked.by(model, inquiry)
-    return asked.pending, await asked.answer()
+    """Both in one go: nearly every request comes by here, so not by way of `Asked`."""
+    pending = await model.admit(*inquiry)
+    answer = await pending.future
+    model.record(pending, answer)
+    return pending, answer
 
 
 def sureness(model: Predictor, outcomes: Sequence[Outcome]) -> list[float]:
@@ -232,14 +244,14 @@ async def _alone(model: Predictor, inquiry: Inquiry) -> Judged:
     own = await ask(model, inquiry)
     by = Server.TEACHER if model.manifest.role is Role.TEACHER else Server.STUDENT
     outcomes = own[1].results
-    return Judged(model, outcomes, _fates(by, model, outcomes), stages_of(model, *own), own=own)
+    return Judged(model, outcomes, stages_of(model, *own), own, _fates(by, model, outcomes))
 
 
 async def _by_teacher(model: Predictor, pair: Pair, inquiry: Inquiry) -> Judged:
     done = await ask(pair.teacher, inquiry)
     outcomes = pair.in_order(done[1].results)
     fates = _fates(Server.TEACHER, pair.teacher, outcomes)
-    return Judged(model, outcomes, fates, stages_of(pair.teacher, *done), pair.teacher)
+    return Judged(model, outcomes, stages_of(pair.teacher, *done), None, fates, pair.teacher)
 
 
 def _fates(by: Server, model: Predictor, outcomes: Sequence[Outcome]) -> list[Fate]:

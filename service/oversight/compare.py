@@ -6,12 +6,13 @@ It knows predictors and scores. It knows nothing of HTTP or of the shape of an a
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from service.bundle.spans import shared
 from service.bundle.tasks import Choice, Meaning
 from service.catalogue import Shelf
 from service.errors import InvalidRequest, NoTeacher
 from service.oversight.cascade import Asked, Inquiry, stages_of
 from service.oversight.pairs import Pair, alike, no_teacher, pair_with
-from service.predictors import Outcome, Predictor, RowScores
+from service.predictors import Outcome, Predictor
 from service.telemetry.logs import Stages
 
 
@@ -67,16 +68,19 @@ async def compare(student: Predictor, pair: Pair, inquiry: Inquiry) -> Compared:
     )
 
 
-def agreements(meaning: Meaning, ours: Sequence[RowScores], theirs: Sequence[RowScores]) -> list[float]:
+def agreements(meaning: Meaning, ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[float]:
     """Of each row the share of decisions in which both agree.
 
-    Where one label is chosen it is the one decision; where each label holds or not, there are as many as labels.
+    Where one label is chosen it is the one decision; where each label holds or not, there are as many as labels; where
+    entities are marked, as many as either finds.
     """
     return [_agreement(meaning, one, other) for one, other in zip(ours, theirs, strict=True)]
 
 
-def _agreement(meaning: Meaning, ours: RowScores, theirs: RowScores) -> float:
-    mine, other = set(meaning.chosen(ours)), set(meaning.chosen(theirs))
+def _agreement(meaning: Meaning, ours: Outcome, theirs: Outcome) -> float:
+    if meaning.choice is Choice.SPANS:
+        return shared(ours.entities, theirs.entities)
+    mine, other = set(meaning.chosen(ours.scores)), set(meaning.chosen(theirs.scores))
     if meaning.choice is Choice.BEST:
         return float(mine == other)
-    return 1 - len(mine ^ other) / len(ours)
+    return 1 - len(mine ^ other) / len(ours.scores)

@@ -70,10 +70,8 @@ class Verdict:
 
     feature: Feature
     rows: int  # in the window
-    looks: int
     comparison: Comparison | None  # none before the first look
     alarm: bool
-    since: int | None  # rows seen when the alarm was raised
 
 
 def compare(reference: Sequence[int], recent: Sequence[int]) -> Comparison:
@@ -100,36 +98,34 @@ class Detector:
         self._block = np.zeros_like(self._window)
         self._looks = 0
         self._comparison: Comparison | None = None
-        self._since: int | None = None
+        self._alarm = False
 
     def add(self, values: Values) -> None:
         """Count some rows of the block that is being filled."""
         places = np.searchsorted(self._edges, values, side="right")
         self._block += np.bincount(places, minlength=len(self._block))
 
-    def close_block(self, rows: int) -> None:
-        """The block is full: move the window on, and look. `rows`: seen so far."""
+    def close_block(self) -> None:
+        """The block is full: move the window on, and look."""
         self._blocks.append(self._block)
         self._window += self._block
         if len(self._blocks) > BLOCKS:
             self._window -= self._blocks.popleft()
         self._block = np.zeros_like(self._block)
         if len(self._blocks) >= FEWEST_BLOCKS:
-            self._look(rows)
+            self._look()
 
     def verdict(self) -> Verdict:
-        alarm = self._since is not None
-        rows = len(self._blocks) * BLOCK
-        return Verdict(self._feature, rows, self._looks, self._comparison, alarm, self._since)
+        return Verdict(self._feature, len(self._blocks) * BLOCK, self._comparison, self._alarm)
 
-    def _look(self, rows: int) -> None:
+    def _look(self) -> None:
         self._looks += 1
         found = self._comparison = compare(self._reference, self._window.tolist())
         allowed = ALPHA / (len(Feature) * self._looks * (self._looks + 1))
-        if self._since is None and found.probability < allowed and found.effect >= SHIFTED:
-            self._since = rows
-        elif self._since is not None and found.effect < CALM:
-            self._since = None
+        if found.probability < allowed and found.effect >= SHIFTED:
+            self._alarm = True
+        elif found.effect < CALM:
+            self._alarm = False
 
 
 class Drift:
@@ -137,21 +133,22 @@ class Drift:
 
     def __init__(self, profile: Profile) -> None:
         self.rows = 0
-        histograms = (profile.tokens, profile.unknown, profile.margin)
-        self._detectors = tuple(map(Detector, Feature, histograms))
+        histograms = (profile.tokens, profile.unknown, profile.margin)  # the last only where there are margins
+        known = zip(Feature, histograms, strict=True)
+        self._detectors = tuple(Detector(feature, found) for feature, found in known if found is not None)
 
     def add(self, sample: Sample) -> bool:
         """Take in rows. Has a block been closed, so that verdicts may have changed?"""
         rows, looked = len(sample.tokens), False
         first_end = BLOCK - self.rows % BLOCK
         for start, end in pairwise((0, *range(first_end, rows, BLOCK), rows)):
-            for detector, values in zip(self._detectors, sample, strict=True):
+            for detector, values in zip(self._detectors, sample, strict=False):
                 detector.add(values[start:end])
             self.rows += end - start
             if self.rows % BLOCK == 0 and end > start:
                 looked = True
                 for detector in self._detectors:
-                    detector.close_block(self.rows)
+                    detector.close_block()
         return looked
 
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -24,8 +24,7 @@ class Pair(NamedTuple):
             return list(outcomes)
         places = self.columns
         return [
-            Outcome([scores[place] for place in places], [logits[place] for place in places])
-            for scores, logits in outcomes
+            Outcome(_in_order(scores, places), _in_order(logits, places), tagged) for scores, logits, tagged in outcomes
         ]
 
 
@@ -103,6 +102,11 @@ def obstacle(student: Predictor, pair: Pair | None, strategy: Strategy, override
         return None
     missing = no_threshold(student, override) if strategy is Strategy.CASCADE else None
     return missing or (no_teacher(student) if pair is None else None)
+
+
+def _in_order(row: Sequence[float], places: Sequence[int]) -> list[float]:
+    """A tagger's row has one piece behind the other."""
+    return [row[start + place] for start in range(0, len(row), len(places)) for place in places]
 
 
 def _order(teacher: Predictor, wanted: str | None, known: str) -> tuple[bool, bool, bool, str, int]:

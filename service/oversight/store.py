@@ -111,6 +111,7 @@ class Store:
         try:
             self._set_up()
             self._page = self._pragma("page_size")
+            self._opened = path.stat()
         except BaseException:
             self._database.close()
             raise
@@ -132,7 +133,8 @@ class Store:
         return found
 
     def write(self, records: Sequence[Record]) -> None:
-        """Add rows in one transaction, after the oldest have made room. Raises StoreFull or sqlite3.Error."""
+        """Add rows in one transaction, after the oldest have made room. Raises StoreFull, sqlite3.Error or OSError."""
+        self._require_file()
         size = sum(record.bytes for record in records)
         if size > self.fits:
             raise StoreFull("too many bytes at once")
@@ -195,6 +197,11 @@ class Store:
                 if not is_busy(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.02)
+
+    def _require_file(self) -> None:
+        """SQLite itself would go on with a file that has no name any more, and all would be lost at the end."""
+        if not (self._path.exists() and os.path.samestat(self._path.stat(), self._opened)):
+            raise OSError("the file was moved or deleted while it was open")
 
     def _make_room(self, size: int) -> None:
         room = self._limit - self._log_room

@@ -15,6 +15,7 @@ from service.bundle.confidence import Values, margins, unknown_shares
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Precision, SealedManifest
 from service.bundle.rows import pieces
+from service.bundle.spans import shared
 from service.bundle.tasks import Choice as Chooses
 from service.bundle.tasks import Meaning
 from service.oversight.agreement import Agreement, Scored
@@ -87,8 +88,17 @@ class Student:
         if digest == (None if self.pair is None else self.pair.teacher.digest):
             return
         if self.pair is not None:
+            self.pair.meter.rest()
             self._metrics.forget_pair(self.who.name, self.pair.teacher.name)
         self.pair = None if watched is None else self._beside(watched.teacher)
+
+    def leave(self) -> None:
+        """It is served no more."""
+        for meter in self._drift_meters.values():
+            meter.rest()
+        if self.pair is not None:
+            self.pair.meter.rest()
+        self._metrics.forget_student(self.who.name)
 
     def take_in(self, noted: Noted) -> Choices:
         """Look at rows that were answered, and choose."""
@@ -190,6 +200,9 @@ class Student:
 
 def scored(meaning: Meaning, ours: Outcome, theirs: Outcome) -> Scored:
     """The student's answer beside the teacher's, both in the student's order of labels."""
+    if meaning.choice is Chooses.SPANS:
+        share = shared(ours.entities, theirs.entities)
+        return Scored(share == 1, 1 - share)
     distance = sum(abs(p - q) for p, q in zip(ours.scores, theirs.scores, strict=True)) / len(ours.scores)
     return Scored(meaning.chosen(ours.scores) == meaning.chosen(theirs.scores), distance)
 

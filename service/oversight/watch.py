@@ -36,6 +36,9 @@ BLOCK_ROWS = 256
 BUSY_S = 0.001
 """After so long the event loop does something else before it takes in more."""
 
+MOST_ANSWERED = 4096
+"""Answers that may wait to be taken in; more than these are taken in at once, whatever it costs those who ask."""
+
 SOON_S = 0.02
 """How long an answer may wait until it is taken in."""
 
@@ -72,7 +75,7 @@ class Watch:
         """Raises SettingProblem where texts cannot be kept as the settings say."""
         self._settings = settings
         self._lifecycle = lifecycle
-        self._metrics = OversightMetrics(metrics.registry)
+        self._metrics = OversightMetrics(metrics)
         self.capture = None if settings.capture is None else Capture(settings, self._metrics)
         self._answered: deque[Answered] = deque()
         self._due = False
@@ -137,8 +140,10 @@ class Watch:
         """On the event loop: look at one block of answers."""
         try:
             until = perf_counter() + BUSY_S
-            while self._answered and perf_counter() < until:
+            while self._answered:
                 self._look()
+                if perf_counter() > until and len(self._answered) <= MOST_ANSWERED:
+                    break
             self._due = bool(self._answered)
             if self._due and self._loop is not None:
                 self._loop.call_soon(self._take_in)
@@ -146,17 +151,22 @@ class Watch:
             self._give_up(error)
 
     def _look(self) -> None:
-        """At answers of the same model: a block of rows, or one larger request."""
-        predictor = self._answered[0][0]
-        noted = Noted([], [], [])
-        while self._answered and self._answered[0][0] is predictor and len(noted.outcomes) < BLOCK_ROWS:
-            _, texts, rows, outcomes = self._answered.popleft()
+        """At a block of rows, or one larger request; each model's together, since a look costs as much as many rows."""
+        of_models: dict[Predictor, Noted] = {}
+        left = BLOCK_ROWS
+        while self._answered and left > 0:
+            predictor, texts, rows, outcomes = self._answered.popleft()
+            noted = of_models.get(predictor)
+            if noted is None:
+                noted = of_models[predictor] = Noted([], [], [])
             noted.texts.extend(texts)
             noted.rows.extend(rows)
             noted.outcomes.extend(outcomes)
-        student = self.student_of(predictor)
-        if student is not None:
-            self._choose(student, noted, student.take_in(noted))
+            left -= len(outcomes)
+        for predictor, noted in of_models.items():
+            student = self.student_of(predictor)
+            if student is not None:
+                self._choose(student, noted, student.take_in(noted))
 
     def _choose(self, student: Student, noted: Noted, choices: Choices) -> None:
         """Queue what the teacher shall see, and hand over what is kept."""
@@ -241,8 +251,7 @@ class Watch:
 
     def _forget_all_but(self, served: set[str]) -> None:
         for name in set(self._students) - served:
-            del self._students[name]
-            self._metrics.forget_student(name)
+            self._students.pop(name).leave()
 
     def _give_up(self, error: Exception) -> None:
         """A fault of ours: it is said once, and the service goes on without us."""

@@ -21,6 +21,7 @@ class Ready:
 
     url: str
     what: str
+    default: str  # the model that answers where none is named
 
 
 class Message(BaseModel):
@@ -80,11 +81,18 @@ class Said:
     message: Asked | Report | None = None
 
 
+@dataclass(frozen=True)
+class Held:
+    """What holds among the workers already, for one that starts."""
+
+    orders: tuple[Order, ...] = ()
+    default: str | None = None  # as in `Ready`
+
+
 class Line:
     """To the parent and back, as its worker has it."""
 
-    def __init__(self, name: str, held: tuple[Order, ...], pipe: Connection) -> None:
-        """`held` are the orders that hold already."""
+    def __init__(self, name: str, held: Held, pipe: Connection) -> None:
         self.name = name
         self.held = held
         self._pipe = pipe

@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from service.processes.line import Asked, Line, Order, Ready, Report, Said, Telling, tell_worker
+from service.processes.line import Asked, Held, Line, Ready, Report, Said, Telling, tell_worker
 from service.processes.relay import Relay
 
 logger = logging.getLogger("understudy")
-
-BEAT_S = 1.0
-"""How often a worker says that its event loop runs."""
 
 HUNG_S = 30.0
 """A worker that says nothing for so long is killed."""
@@ -44,7 +41,7 @@ Work = Callable[[socket.socket, Line], int]
 class Worker:
     """One process, as its parent sees it."""
 
-    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket, held: tuple[Order, ...]) -> None:
+    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket, held: Held) -> None:
         self.slot = slot
         self.generation = generation
         self.ready: Ready | None = None
@@ -127,6 +124,7 @@ class Workers:
         self._replacement: Replacement | None = None
         self._workers: list[Worker] = []
         self._generation = 0
+        self._default: str | None = None  # of the first that was ready, so that all have the same
         self._failure: Exception | None = None
         self._relay = Relay(self._tell)
 
@@ -159,7 +157,8 @@ class Workers:
 
     def _start(self, slot: int) -> Worker:
         self._generation += 1
-        worker = Worker(self._work, slot, self._generation, self._doors[slot], self._relay.held)
+        held = Held(self._relay.held, self._default)
+        worker = Worker(self._work, slot, self._generation, self._doors[slot], held)
         self._workers.append(worker)
         return worker
 
@@ -171,6 +170,8 @@ class Workers:
     def _hear(self, worker: Worker) -> None:
         for message in worker.listen():
             self._relay.hear(worker.generation, message)
+        if worker.ready is not None and self._default is None:
+            self._default = worker.ready.default
 
     def _pass_on(self) -> None:
         """Hear what all say, and let orders go their way."""
@@ -213,7 +214,8 @@ class Workers:
             return  # it was replaced, or its replacement did not get ready
         self._losses = 0 if worker.ready else self._losses + 1
         pause_s = min(FIRST_PAUSE_S * 2**self._losses, LONGEST_PAUSE_S)
-        logger.error("worker %d ended with %s; it is started again", worker.slot, worker.process.exitcode)
+        said = "worker %d ended with %s; it is started again"
+        logger.error(said, worker.slot, worker.process.exitcode, exc_info=worker.failure)
         self._due[worker.slot] = time.monotonic() + pause_s
 
     def _replace(self) -> None:
@@ -226,7 +228,8 @@ class Workers:
                 if old is not None:  # else it is being started again anyway
                     self._replacement = Replacement(old, self._start(slot))
         elif change.new.over:
-            logger.error("the new worker %d did not get ready; the old ones go on", change.new.slot)
+            said = "the new worker %d did not get ready; the old ones go on"
+            logger.error(said, change.new.slot, exc_info=change.new.failure)
             self._to_replace, self._replacement = [], None
         elif change.old.over:
             self._replacement = None

@@ -27,27 +27,28 @@ class Reaper:
     def __init__(self, patience_s: float) -> None:
         """`patience_s` is how long after the first signal the process may still be there."""
         self._patience_s = patience_s
-        self._ears, self._mouth = socket.socketpair()
-        self._mouth.setblocking(False)
         self._former = self._next = -1
+        self._mouth: socket.socket | None = None  # held, or it would be closed
 
     def start(self) -> None:
         """In the main thread, while its event loop runs: that may listen to the same, and goes on hearing it."""
+        ears, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
         self._former = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         if self._former >= 0:
             self._next = os.dup(self._former)  # ours, so that it never becomes another file
-        threading.Thread(target=self._listen, name="reaper", daemon=True).start()
+        threading.Thread(target=self._listen, args=(ears,), name="reaper", daemon=True).start()
 
     def stop_listening(self) -> None:
         """Before the event loop ends. If a signal came before, the process still has its time only."""
         signal.set_wakeup_fd(self._former)
 
-    def _listen(self) -> None:
+    def _listen(self, ears: socket.socket) -> None:
         due: float | None = None
         while True:
-            self._ears.settimeout(None if due is None else max(0.001, due - time.monotonic()))
+            ears.settimeout(None if due is None else max(0.001, due - time.monotonic()))
             try:
-                numbers = self._ears.recv(64)
+                numbers = ears.recv(64)
             except TimeoutError:
                 self._end()
             if self._next >= 0:

@@ -23,7 +23,8 @@ from service.wire.crowd import Observer
 from service.wire.cycle import DialectOf
 from service.wire.quick import Hot
 
-TICKS_A_SECOND = 10  # of uvicorn's main loop
+BEAT_S = 1.0
+"""How often we say that the event loop runs; much less than `parent.HUNG_S`."""
 
 KEEP_ALIVE_S = 75
 """Longer than load balancers keep idle connections, so that we never close one that they just used."""
@@ -55,7 +56,7 @@ class Server(uvicorn.Server):
         settings: Settings,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`beat` is called once a second as long as the event loop runs."""
+        """`beat` is called once a second as long as the event loop runs: also while models open and requests drain."""
         super().__init__(config)
         self._beat = beat
         self._lifecycle = lifecycle
@@ -67,6 +68,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(on_loop_error)
         self._loop.set_default_executor(Unwaited())
+        self._go_on_beating()
         if threading.current_thread() is not threading.main_thread():  # no signals there
             return await super().serve(sockets)
         self._reaper.start()
@@ -74,11 +76,6 @@ class Server(uvicorn.Server):
             await super().serve(sockets)
         finally:
             self._reaper.stop_listening()
-
-    async def on_tick(self, counter: int) -> bool:
-        if counter % TICKS_A_SECOND == 0:
-            self._beat()
-        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A second signal ends the settling; a second SIGINT also the draining, as people expect of Ctrl+C."""
@@ -104,6 +101,10 @@ class Server(uvicorn.Server):
         """SIGHUP."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._lifecycle.reload)
+
+    def _go_on_beating(self) -> None:
+        asyncio.get_running_loop().call_later(BEAT_S, self._go_on_beating)
+        self._beat()
 
     def _settle(self, sig: int) -> None:
         """Answers say `Connection: close` from now on, so that clients go elsewhere before the port closes."""

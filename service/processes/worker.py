@@ -50,7 +50,9 @@ def live(settings: Settings, door: socket.socket, tell: Callable[[Said], None], 
             server.should_exit = True
         elif lifecycle.unready() is None:
             _spare_the_collector()
-            tell(Said(ready=Ready(_url(door), f"{_listed(lifecycle)}; {app.desk.gate}")))
+            default = lifecycle.catalogue.default.manifest.name
+            what = f"{_listed(lifecycle)}; default {default}; {app.desk.gate}"
+            tell(Said(ready=Ready(_url(door), what, default)))
 
     app.lifecycle.on_loaded = loaded
     run(server, door)
@@ -79,9 +81,7 @@ def _url(door: socket.socket) -> str:
 
 
 def _listed(lifecycle: Lifecycle) -> str:
-    catalogue = lifecycle.catalogue
-    listed = ", ".join(
+    return ", ".join(
         f"{predictor.name} ({predictor.manifest.role}, {predictor.bundle.precision})"
-        for predictor in catalogue.predictors
+        for predictor in lifecycle.catalogue.predictors
     )
-    return f"{listed}; default {catalogue.default.manifest.name}"

@@ -4,10 +4,11 @@ from time import perf_counter
 
 from pydantic import Field
 
-from service.api.answers import Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
+from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Classified, Desk, Texts, Wire
+from service.api.exchange import Ask, Desk, Texts, Wire, headers_of
 from service.errors import OURS
+from service.oversight.cascade import Judged
 from service.oversight.strategy import Strategy
 from service.wire.call import Call, Reply
 
@@ -23,7 +24,12 @@ class ClassifyRequest(Wire):
         description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs. "
         "A list is always a batch, never a pair."
     )
-    top_k: int | None = Field(None, ge=1, description="So many labels in `scores`, the best first; unset: all")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="So many labels in `scores`, the best first; unset: all. A model that marks entities has no "
+        "scores of labels, and refuses it",
+    )
     truncate: bool = Field(True, description="false: refuse a text with more tokens than the model reads (422)")
     strategy: Strategy | None = Field(
         None,
@@ -37,7 +43,9 @@ class ClassifyResponse(Wire):
 
     model: str = Field(description="name@version of the model that answered")
     teacher: str | None = Field(None, description="name@version of the teacher, if it answered any text in its place")
-    data: tuple[OneLabel | SeveralLabels | Numbers, ...] = Field(description="Each as the model's task has it")
+    data: tuple[OneLabel | SeveralLabels | Numbers | Entities, ...] = Field(
+        description="Each as the model's task has it"
+    )
     usage: Usage
     timing_ms: Timing
 
@@ -50,17 +58,17 @@ def route(desk: Desk) -> HotRoute:
         version = asked.version if asked.version is None else str(asked.version)
         ask = Ask(asked.input, "input", asked.model, version, asked.truncate, strategy=asked.strategy)
         done = await desk.classify(call, ask)
-        return Reply(render(done, asked.top_k, perf_counter() - call.started), headers=done.headers)
+        return Reply(render(done, asked.top_k, perf_counter() - call.started), headers=headers_of(done))
 
     endpoint = desk.endpoint(work, OURS, PATH)
     return HotRoute(PATH, endpoint, "Classify texts", ClassifyRequest, ClassifyResponse, of_model=True)
 
 
-def render(done: Classified, top_k: int | None, total_s: float) -> bytes:
+def render(done: Judged, top_k: int | None, total_s: float) -> bytes:
     """The body of a ClassifyResponse."""
-    predictor, judged = done.predictor, done.judged
-    teacher = f'"teacher":{judged.teacher.name_json},' if judged is not None and judged.teacher is not None else ""
-    rows = data(predictor, done.outcomes, top_k, None if judged is None else judged.fates)
+    predictor = done.predictor
+    teacher = "" if done.teacher is None else f'"teacher":{done.teacher.name_json},'
+    rows = data(predictor, done.outcomes, top_k, done.fates)
     return (
         f'{{"model":{predictor.name_json},{teacher}"data":[{rows}],"usage":{usage(done.stages)},'
         f'"timing_ms":{timing(done.stages, total_s)}}}'

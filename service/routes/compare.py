@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from service.api.answers import Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
+from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
 from service.api.exchange import Ask, Desk, Texts, Wire
 from service.bundle.tasks import Choice
@@ -38,7 +38,7 @@ class Side(Wire):
 
     model: str = Field(description="name@version")
     digest: str = Field(description="The seal of its bundle")
-    data: tuple[OneLabel | SeveralLabels | Numbers, ...] = Field(
+    data: tuple[OneLabel | SeveralLabels | Numbers | Entities, ...] = Field(
         description="Scores in the order of the student's labels"
     )
     usage: Usage
@@ -49,10 +49,10 @@ class Agreement(Wire):
     """How far both say the same."""
 
     rows: int
-    agreed: int = Field(description="Rows on which both choose the same labels")
+    agreed: int = Field(description="Rows on which both choose the same labels, or find the same entities")
     share: float = Field(
         description="Share of equal decisions: rows with the same label; where each label holds or not, "
-        "labels on which both decide alike"
+        "labels on which both decide alike; where entities are marked, those that both find of all that either finds"
     )
 
 
@@ -67,11 +67,11 @@ class LabelsBeside(Wire):
 
 
 class SetsBeside(Wire):
-    """One text, where each label holds or not."""
+    """One text, where each label holds or not, or where entities are marked."""
 
     index: int = Field(description="Place of the text in the input")
     agree: bool
-    share: float = Field(description="Share of labels on which both decide alike")
+    share: float = Field(description="Of labels on which both decide alike, or of entities that both find")
 
 
 class NumbersBeside(Wire):
@@ -108,7 +108,7 @@ def route(desk: Desk) -> HotRoute:
 def render(done: Compared) -> bytes:
     """The body of a CompareResponse, written directly."""
     meaning, student = done.student.bundle.meaning, done.student
-    shares = agreements(meaning, [scores for scores, _ in done.ours], [scores for scores, _ in done.theirs])
+    shares = agreements(meaning, done.ours, done.theirs)
     agreement = "null" if meaning.choice is Choice.NONE else _agreement(shares)
     rows = ",".join(f'{{"index":{index},{row}}}' for index, row in enumerate(_BESIDE[meaning.choice](done, shares)))
     return (
@@ -158,5 +158,5 @@ def _numbers(done: Compared, _shares: Sequence[float]) -> list[str]:
 _SPELT = ("false", "true")
 
 _BESIDE: MappingProxyType[Choice, Callable[[Compared, Sequence[float]], list[str]]] = MappingProxyType(
-    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers}
+    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers, Choice.SPANS: _sets}
 )

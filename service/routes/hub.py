@@ -1,19 +1,25 @@
-"""`POST /predict` and `POST /`: the shape of the Hugging Face inference API for text classification.
+"""`POST /predict` and `POST /`: the shape of the Hugging Face inference API for text and token classification.
 
-The answer is a list of lists even for one text: that is what Hugging Face's own client reads.
+Of text classification the answer is a list of lists even for one text, and of token classification it is not: that is
+what Hugging Face's own client reads.
 """
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Annotated, NoReturn
 
 import numpy as np
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Classified, Desk, Texts, Wire
-from service.bundle.tasks import FUNCTIONS, Function
-from service.errors import HUB
-from service.predictors import RowScores
+from service.api.entities import apart, grouped
+from service.api.exchange import Ask, Desk, Texts, Wire, headers_of
+from service.bundle.manifest import OUTSIDE
+from service.bundle.spans import Aggregation, entities, tagged
+from service.bundle.tasks import FUNCTIONS, Choice, Function
+from service.errors import HUB, InvalidRequest
+from service.oversight.cascade import Judged
+from service.predictors import Outcome, RowScores
 from service.wire.call import Call, Reply
 
 PATHS = ("/predict", "/")
@@ -27,6 +33,12 @@ class HubParameters(Wire):
     top_k: int | None = Field(None, ge=1, description="So many labels, the best ones; unset: all")
     function_to_apply: Function | None = Field(
         None, description="What makes scores of logits; unset: what the model's task says"
+    )
+    aggregation_strategy: Aggregation | None = Field(
+        None, description="Of a model that marks entities: how pieces become words and entities; unset: first"
+    )
+    ignore_labels: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(  # a list, once nulls are away
+        None, description=f"Of such a model: entities (or, of single pieces, tags) to leave out; unset: {OUTSIDE}"
     )
 
     @model_validator(mode="before")
@@ -53,8 +65,37 @@ class LabelScore(Wire):
     score: float
 
 
-class HubResponse(RootModel[tuple[tuple[LabelScore, ...], ...]]):
+class EntityGroup(Wire):
+    """A stretch of a text, where pieces are grouped."""
+
+    entity_group: str = Field(description="What it is, without B- and I-")
+    score: float
+    word: str = Field(description="As it stands in the text")
+    start: int = Field(description="Its first character in the text, from 0, in Unicode code points")
+    end: int = Field(description="The character behind its last")
+
+
+class PieceTag(Wire):
+    """A piece with its tag, where pieces are not grouped."""
+
+    entity: str
+    score: float
+    index: int = Field(description="Place of the piece in what the model reads")
+    word: str = Field(description="The piece as the vocabulary spells it, such as ##s; an unknown one as in the text")
+    start: int
+    end: int
+
+
+class HubLabels(RootModel[tuple[tuple[LabelScore, ...], ...]]):
     """For each text its labels, the best first."""
+
+
+class HubEntities(RootModel[tuple[EntityGroup, ...] | tuple[PieceTag, ...]]):
+    """The entities of a text."""
+
+
+class HubResponse(RootModel[HubLabels | HubEntities | tuple[HubEntities, ...]]):
+    """As the model's task has it: labels; or entities, without a list around those of a text alone."""
 
 
 def routes(desk: Desk) -> list[HotRoute]:
@@ -63,7 +104,10 @@ def routes(desk: Desk) -> list[HotRoute]:
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, HubRequest)
         done = await desk.classify(call, Ask(asked.inputs, "inputs"))
-        return Reply(render(done, asked.parameters or DEFAULTS), headers=done.headers)
+        wanted = asked.parameters or DEFAULTS
+        if done.predictor.bundle.meaning.choice is Choice.SPANS:
+            return Reply(render_entities(done, wanted, alone=isinstance(asked.inputs, str)), headers=headers_of(done))
+        return Reply(render(done, wanted), headers=headers_of(done))
 
     return [
         HotRoute(
@@ -81,13 +125,42 @@ def routes(desk: Desk) -> list[HotRoute]:
 DEFAULTS = HubParameters()
 
 
-def render(done: Classified, wanted: HubParameters) -> bytes:
+def render(done: Judged, wanted: HubParameters) -> bytes:
     """The body of a HubResponse, written directly."""
+    if wanted.aggregation_strategy is not None or wanted.ignore_labels is not None:
+        _refuse(done, wanted, ("aggregation_strategy", "ignore_labels"), "classifies whole texts and marks no entities")
     labels = done.predictor.labels_json
     return f"[{','.join([_row(labels, scores, wanted.top_k) for scores in _scores(done, wanted)])}]".encode()
 
 
-def _scores(done: Classified, wanted: HubParameters) -> Sequence[RowScores]:
+def render_entities(done: Judged, wanted: HubParameters, *, alone: bool) -> bytes:
+    """The same of a model that marks entities; `alone`: the text was no list."""
+    if wanted.top_k is not None or wanted.function_to_apply is not None:
+        _refuse(done, wanted, ("top_k", "function_to_apply"), "marks entities and has no scores of labels")
+    rows = ",".join([_found(done, outcome, wanted) for outcome in done.outcomes])
+    return (rows if alone else f"[{rows}]").encode()
+
+
+def _found(done: Judged, outcome: Outcome, wanted: HubParameters) -> str:
+    how = wanted.aggregation_strategy or Aggregation.FIRST
+    ignored = (OUTSIDE,) if wanted.ignore_labels is None else wanted.ignore_labels
+    if how is Aggregation.FIRST and wanted.ignore_labels is None:  # what it has found in any case
+        return grouped(outcome.entities)
+    assert outcome.tagged is not None  # a tagger's is
+    row, labels = outcome.tagged.row, done.predictor.manifest.labels
+    scores = np.array(outcome.scores).reshape(len(row), len(labels))  # (T, L)
+    if how is Aggregation.NONE:
+        reader = done.teacher or done.predictor  # its pieces, in the order of the model's labels
+        return apart(reader.bundle.encoder, row, tagged(row, scores, how), labels, ignored)
+    return grouped(entities(row, scores, done.predictor.tags, how, ignored))
+
+
+def _refuse(done: Judged, wanted: HubParameters, fields: Sequence[str], why: str) -> NoReturn:
+    field = next(field for field in fields if getattr(wanted, field) is not None)
+    raise InvalidRequest.at(f"parameters.{field}", f"{done.predictor.name} {why}; leave it away")
+
+
+def _scores(done: Judged, wanted: HubParameters) -> Sequence[RowScores]:
     function = wanted.function_to_apply
     if function is None or function is done.predictor.bundle.meaning.function:
         return [outcome.scores for outcome in done.outcomes]

@@ -28,8 +28,8 @@ class ModelTraffic(Wire):
     queue_seconds: float = Field(description="Time that requests waited for their runs, added up")
     inference_seconds: float = Field(description="Time of all runs, added up")
     queued_rows: int = Field(description="Texts that wait now")
-    student_rows: int = Field(description="Texts for which a strategy was asked and the student answered")
-    teacher_rows: int = Field(description="The same, answered by its teacher")
+    strategy_rows: int = Field(description="Texts for which a strategy was asked or set")
+    teacher_rows: int = Field(description="Those of them that a teacher answered")
     watched_rows: int = Field(description="Sampled answers that the teacher scored again; 0 where nobody watches")
     agreed_rows: int = Field(description="Those where it came to the same")
     agreement_alarm: bool = Field(description="It now surely agrees less than was recorded")
@@ -70,7 +70,7 @@ def _described(predictor: Predictor, traffic: Traffic) -> ModelTraffic:
         queue_seconds=traffic.queue_seconds,
         inference_seconds=traffic.inference_seconds,
         queued_rows=int(traffic.queued_rows),
-        student_rows=int(traffic.student_rows),
+        strategy_rows=int(traffic.strategy_rows),
         teacher_rows=int(traffic.teacher_rows),
         watched_rows=int(traffic.watched_rows),
         agreed_rows=int(traffic.agreed_rows),

@@ -6,8 +6,7 @@ from pydantic import Field
 from service.api.exchange import Desk, Wire
 from service.api.tensors import BYTES, GIVEN, TEXT, TEXT_PAIR
 from service.bundle.manifest import Role, Task
-from service.catalogue import NoSuchModel
-from service.errors import NotReady, UnknownModel
+from service.errors import NotReady
 from service.predictors import Predictor
 
 
@@ -51,8 +50,12 @@ class Properties(Wire):
 
     role: Role
     task: Task
-    labels: tuple[str, ...] = Field(description="In the order of the columns of `scores`")
+    labels: tuple[str, ...] = Field(description="In the order of the columns of `scores`; of a tagger its tags")
     max_tokens: int
+    json_outputs: tuple[str, ...] = Field(
+        description="Outputs whose strings are JSON: a tagger's `entities` has for each text a list of objects with "
+        "label, score, start, end (in Unicode code points) and text"
+    )
     digest: str = Field(description="The seal of its bundle; answers bear the first digits as x-model-digest")
 
 
@@ -89,31 +92,24 @@ def router(desk: Desk) -> APIRouter:
 
     @routes.get("/v2/models/{name}", summary="What does a model take and give?", responses=_REFUSALS)
     async def model(name: str) -> ModelMetadata:
-        return _described(desk, _found(desk, name, None))
+        return _described(desk, desk.find(name))
 
     @routes.get("/v2/models/{name}/versions/{version}", summary="The same of one version", responses=_REFUSALS)
     async def model_version(name: str, version: str) -> ModelMetadata:
-        return _described(desk, _found(desk, name, version))
+        return _described(desk, desk.find(name, version))
 
     @routes.get("/v2/models/{name}/ready", summary="Does a model answer?", responses=_REFUSALS)
     async def model_ready(name: str) -> ModelReady:
-        return _ready(_found(desk, name, None))
+        return _ready(desk.find(name))
 
     @routes.get("/v2/models/{name}/versions/{version}/ready", summary="The same of one version", responses=_REFUSALS)
     async def model_version_ready(name: str, version: str) -> ModelReady:
-        return _ready(_found(desk, name, version))
+        return _ready(desk.find(name, version))
 
     return routes
 
 
 _REFUSALS: dict[int | str, dict[str, object]] = {404: {"description": "No model of that name is served"}}
-
-
-def _found(desk: Desk, name: str, version: str | None) -> Predictor:
-    try:
-        return desk.lifecycle.catalogue.resolve(name, version)
-    except NoSuchModel as error:
-        raise UnknownModel(str(error)) from error
 
 
 def _ready(predictor: Predictor) -> ModelReady:
@@ -141,6 +137,7 @@ def _described(desk: Desk, predictor: Predictor) -> ModelMetadata:
             task=manifest.task,
             labels=manifest.labels,
             max_tokens=manifest.max_tokens,
+            json_outputs=tuple(tensor.name for tensor in given if tensor.json),
             digest=manifest.seal,
         ),
     )

@@ -13,9 +13,10 @@ from typing import Annotated, Any, NoReturn
 from pydantic import Discriminator, Field, Tag
 
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Classified, Desk, Extensible, TextPair
+from service.api.exchange import Ask, Desk, Extensible, TextPair, headers_of
 from service.api.tensors import BINARY, BYTES, GIVEN, NO_BINARY, TEXT, TEXT_PAIR, Given
 from service.errors import OIP, InvalidRequest
+from service.oversight.cascade import Judged
 from service.wire.call import Call, Reply
 
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
@@ -117,12 +118,12 @@ def _infer(desk: Desk, pattern: re.Pattern[str]) -> Callable[[Call], Awaitable[R
                 pairs_by=f"; give the tensors {TEXT} and {TEXT_PAIR}",
             ),
         )
-        return Reply(render(done, asked.id, wanted), headers=done.headers)
+        return Reply(render(done, asked.id, wanted), headers=headers_of(done))
 
     return work
 
 
-def render(done: Classified, request_id: str | None, wanted: Sequence[WantedOutput]) -> bytes:
+def render(done: Judged, request_id: str | None, wanted: Sequence[WantedOutput]) -> bytes:
     """The body of an InferResponse, written directly."""
     manifest, given = done.predictor.manifest, GIVEN[done.predictor.bundle.meaning.choice]
     if wanted:
@@ -141,7 +142,7 @@ def render(done: Classified, request_id: str | None, wanted: Sequence[WantedOutp
     ).encode()
 
 
-def _tensor(done: Classified, given: Given, best: int | None) -> str:
+def _tensor(done: Judged, given: Given, best: int | None) -> str:
     rows, labels = len(done.outcomes), len(done.predictor.manifest.labels)
     if best is not None:
         if given.name != "scores":
@@ -153,12 +154,12 @@ def _tensor(done: Classified, given: Given, best: int | None) -> str:
     return f'{{"name":"{given.name}","datatype":"{datatype}","shape":[{shape}],"data":[{",".join(elements)}]}}'
 
 
-def _ranked(done: Classified, best: int) -> list[str]:
+def _ranked(done: Judged, best: int) -> list[str]:
     """Triton's classification extension: `score:index:label`, the best first."""
     labels = done.predictor.manifest.labels
     ranked = [
         (score, place)
-        for scores, _ in done.outcomes
+        for scores, _, _ in done.outcomes
         for place, score in sorted(enumerate(scores), key=lambda pair: -pair[1])[:best]
     ]
     return [json.dumps(f"{score:f}:{place}:{labels[place]}") for score, place in ranked]

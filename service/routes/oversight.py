@@ -9,8 +9,6 @@ from pydantic import Field
 from service.api.exchange import Desk, Wire
 from service.bundle.manifest import Role
 from service.bundle.tasks import Choice
-from service.catalogue import NoSuchModel
-from service.errors import UnknownModel
 from service.oversight.agreement import Count
 from service.oversight.capture import Capture
 from service.oversight.drift import ALPHA, CALM, SHIFTED, Drift, Feature, Verdict
@@ -31,14 +29,16 @@ class Counted(Wire):
 
 
 class AgreementReport(Wire):
-    """How often both come to the same label, on a uniform sample of the student's answers."""
+    """How often both come to the same label, or the same entities, on a uniform sample of the student's answers."""
 
     teacher: str = Field(description="name@version")
     teacher_digest: str
     ever: Counted = Field(description="Since this student and this teacher serve together in this worker")
     lately: Counted = Field(description="The last `window` of them at most")
     window: int
-    distance: float | None = Field(description="Lately the mean |p - p'| over all labels")
+    distance: float | None = Field(
+        description="Lately the mean |p - p'| over all labels; of taggers the share of entities that only one finds"
+    )
     expected: float | None = Field(description="What the bundle's profile recorded with this teacher")
     missed: int = Field(description="Sampled answers that were not re-scored: the teacher was busy, failed, or left")
     alarm: bool = Field(description="Lately's high end is below what is expected, by more than 0.02")
@@ -103,11 +103,7 @@ def router(desk: Desk) -> APIRouter:
         responses={404: {"description": "No model of that name is served"}},
     )
     async def oversight(name: str) -> Oversight:
-        try:
-            predictor = desk.lifecycle.catalogue.resolve(name)
-        except NoSuchModel as error:
-            raise UnknownModel(str(error)) from error
-        return _reported(desk, predictor)
+        return _reported(desk, desk.find(name))
 
     return routes
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -79,7 +80,7 @@ class RouteMeter:
 class ModelMeter:
     """What is measured of one model."""
 
-    def __init__(self, metrics: "Metrics", model: str) -> None:
+    def __init__(self, metrics: "Metrics", model: str, info: Gauge) -> None:
         self.rows = metrics.rows.labels(model)
         self.tokens = metrics.tokens.labels(model)
         self.padding = metrics.padding.labels(model)
@@ -88,11 +89,13 @@ class ModelMeter:
         self.inference = metrics.inference.labels(model)
         self.batch_rows = metrics.batch_rows.labels(model)
         self.batch_tokens = metrics.batch_tokens.labels(model)
-        self.served_by = {server: metrics.served.labels(model, server) for server in Server}
+        self.by_strategy = {server: metrics.by_strategy.labels(model, server) for server in Server}
         self.escalations = {ending: metrics.escalations.labels(model, ending) for ending in Ending}
         self._metrics = metrics
         self._model = model
         self._watched = tuple(gauge.labels(model) for gauge in (*metrics.queues, metrics.dropped_rows))
+        self._info = info
+        info.set(1)
 
     def watch(self, *values: Callable[[], float]) -> None:
         """Of the queue: rows, tokens, and rows dropped so far; asked when somebody reads, not whenever they change."""
@@ -101,7 +104,7 @@ class ModelMeter:
 
     def forget(self) -> None:
         """The model has gone: over many swaps its series would pile up."""
-        self._metrics.forget_model(self._model, self._watched)
+        self._metrics.forget_model(self._model, self, (*self._watched, self._info))
 
 
 class Metrics:
@@ -109,52 +112,58 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._shared = SHARED in os.environ
+        self.shared = SHARED in os.environ
         self._watched: dict[Gauge, Callable[[], float]] = {}
-        if not self._shared:
+        self._models: dict[str, ModelMeter] = {}
+        if not self.shared:
             ProcessCollector(registry=self.registry)
-        self._requests = self._counter("requests", "Requests by route and status.", "route", "code")
+        self._requests = self.counter("requests", "Requests by route and status.", "route", "code")
         self._seconds = self._histogram("request_seconds", "Whole requests.", SECONDS, "route")
-        self.rows = self._counter("rows", "Texts that were answered.", "model")
-        self.tokens = self._counter("tokens", "Tokens that were answered, without padding.", "model")
+        self.rows = self.counter("rows", "Texts that were answered.", "model")
+        self.tokens = self.counter("tokens", "Tokens that were answered, without padding.", "model")
         self.tokenize = self._histogram("tokenize_seconds", "Tokenising of a request.", SECONDS, "model")
         self.queue = self._histogram("queue_seconds", "Waiting of a request for its batches.", SECONDS, "model")
         self.inference = self._histogram("inference_seconds", "Runs of a batch.", SECONDS, "model")
         self.batch_rows = self._histogram("batch_rows", "Rows of a batch.", ROWS, "model")
         self.batch_tokens = self._histogram("batch_tokens", "Tokens of a batch, with padding.", TOKENS, "model")
-        self.padding = self._counter("padding_tokens", "Tokens of batches that were only padding.", "model")
-        self.served = self._counter("served_rows", "Texts answered by a strategy, by who did.", "model", "served_by")
-        self.escalations = self._counter(
+        self.padding = self.counter("padding_tokens", "Tokens of batches that were only padding.", "model")
+        self.by_strategy = self.counter(
+            "strategy_rows", "Texts for which a strategy was asked or set, by who answered.", "model", "served_by"
+        )
+        self.escalations = self.counter(
             "escalated_rows", "Texts of unsure students, by what came of asking the teacher.", "model", "outcome"
         )
-        self._budget = self._gauge("escalation_budget_seconds", "Time that teachers may run for unsure students now.")
-        loads = self._counter("model_loads", "Bundles that were opened or refused.", "outcome")
+        self._budget = self.gauge("escalation_budget_seconds", "Time that teachers may run for unsure students now.")
+        loads = self.counter("model_loads", "Bundles that were opened or refused.", "outcome")
         self.loads_done, self.loads_refused = loads.labels("opened"), loads.labels("refused")
         self.queues = (
-            self._gauge("queue_rows", "Rows that wait for a batch.", "model"),
-            self._gauge("queue_tokens", "Tokens that wait for a batch, without padding.", "model"),
+            self.gauge("queue_rows", "Rows that wait for a batch.", "model"),
+            self.gauge("queue_tokens", "Tokens that wait for a batch, without padding.", "model"),
         )
-        self.dropped_rows = self._gauge("dropped_rows", "Rows never run: their callers had gone.", "model")
-        self._refused = self._counter("refused", "Connections refused or cut before a route saw them.", "reason")
-        rejected = self._counter("rejected", "Requests that were turned away, by reason.", "reason")
+        self.dropped_rows = self.gauge("dropped_rows", "Rows never run: their callers had gone.", "model")
+        self._refused = self.counter("refused", "Connections refused or cut before a route saw them.", "reason")
+        rejected = self.counter("rejected", "Requests that were turned away, by reason.", "reason")
         self.rejected = {reason: rejected.labels(reason) for reason in REJECTIONS}
-        self._dropped_lines = self._gauge("dropped_log_lines", "Log lines never written: nobody read them in time.")
-        self._ready = self._gauge("ready", "How many workers answer requests: 1, or fewer than were started.")
-        self._info = self._gauge("model_info", "1 for each open model.", "model", "role", "task", "precision")
+        self._dropped_lines = self.gauge("dropped_log_lines", "Log lines never written: nobody read them in time.")
+        self._ready = self.gauge("ready", "How many workers answer requests: 1, or fewer than were started.")
+        self._info = self.gauge("model_info", "How many workers have it open.", "model", "role", "task", "precision")
 
     def of_route(self, route: str) -> RouteMeter:
         return RouteMeter(self._requests, self._seconds, route)
 
     def of_model(self, model: str, role: str, task: str, precision: str) -> ModelMeter:
-        self._info.labels(model, role, task, precision).set(1)
-        return ModelMeter(self, model)
+        meter = self._models[model] = ModelMeter(self, model, self._info.labels(model, role, task, precision))
+        return meter
 
-    def forget_model(self, model: str, watched: Iterable[Gauge]) -> None:
-        """Drop all series of one model."""
-        for gauge in watched:
+    def forget_model(self, model: str, meter: ModelMeter, gauges: Iterable[Gauge]) -> None:
+        """Drop all series of one model, unless it was loaded again meanwhile."""
+        if self._models.get(model) is not meter:
+            return
+        del self._models[model]
+        for gauge in gauges:
             self._watched.pop(gauge, None)
             gauge.set(0)
-        if not self._shared:  # values in files cannot be taken back
+        if not self.shared:  # values in files cannot be taken back
             for metric in self._of_models():
                 metric.remove_by_labels({"model": model})
 
@@ -188,23 +197,25 @@ class Metrics:
     def collected(self) -> CollectorRegistry:
         """All values as of now, those of other workers too."""
         self.sample()
-        if not self._shared:
+        if not self.shared:
             return self.registry
         registry = CollectorRegistry()
         MultiProcessCollector(registry, os.environ[SHARED])  # type: ignore[no-untyped-call]
         return registry
 
     def _of_models(self) -> tuple[Counter | Gauge | Histogram, ...]:
-        counters = (self.rows, self.tokens, self.padding, self.served, self.escalations)
+        counters = (self.rows, self.tokens, self.padding, self.by_strategy, self.escalations)
         histograms = (self.tokenize, self.queue, self.inference, self.batch_rows, self.batch_tokens)
         return (*counters, *histograms, *self.queues, self.dropped_rows, self._info)
 
-    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+    def counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, what, labels, namespace="understudy", registry=self.registry)
 
-    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
-        # "livesum": of several workers those that live, added up.
-        return Gauge(name, what, labels, namespace="understudy", registry=self.registry, multiprocess_mode="livesum")
+    def gauge(
+        self, name: str, what: str, *labels: str, mode: Literal["livesum", "livemin", "livemax"] = "livesum"
+    ) -> Gauge:
+        """`mode`: what is shown of several workers that live: their sum, the least or the most."""
+        return Gauge(name, what, labels, namespace="understudy", registry=self.registry, multiprocess_mode=mode)
 
     def _histogram(self, name: str, what: str, buckets: Iterable[float], *labels: str) -> Histogram:
         return Histogram(name, what, labels, namespace="understudy", registry=self.registry, buckets=tuple(buckets))

@@ -4,12 +4,11 @@ Counts of several workers add up. Of what cannot be added the worst is shown: th
 and effect, and any worker's alarm. It knows names of models. It knows nothing of how anything is found out.
 """
 
-import os
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
 
-from service.telemetry.metrics import SHARED
+from service.telemetry.metrics import Metrics
 
 MISSED = ("busy", "failed", "gone")
 """Why a sampled answer was not re-scored: no room in the queue, the teacher failed on it, one of the two left."""
@@ -28,7 +27,13 @@ class PairMeter:
         self.high = families.high.labels(student, teacher)
         self.distance = families.distance.labels(student, teacher)
         self.alarm = families.agreement_alarm.labels(student, teacher)
-        self.high.set(1)  # nothing is known yet
+        self.rest()
+
+    def rest(self) -> None:
+        """Nothing is known, yet or any more: where series cannot be dropped this is their last word."""
+        self.high.set(1)
+        for gauge in (self.low, self.distance, self.alarm):
+            gauge.set(0)
 
 
 class DriftMeter:
@@ -38,31 +43,38 @@ class DriftMeter:
         self.effect = families.effect.labels(student, feature)
         self.statistic = families.statistic.labels(student, feature)
         self.alarm = families.drift_alarm.labels(student, feature)
+        self.rest()
+
+    def rest(self) -> None:
+        """As a PairMeter does."""
+        for gauge in (self.effect, self.statistic, self.alarm):
+            gauge.set(0)
 
 
 class OversightMetrics:
     """The families, in the registry of the application."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._shared = SHARED in os.environ
+    def __init__(self, metrics: Metrics) -> None:
+        self._shared = metrics.shared
         pair = ("model", "teacher")
-        self.rows = self._counter("watched_rows", "Sampled answers that the teacher re-scored.", *pair)
-        self.agreed = self._counter("agreed_rows", "Those where it came to the same.", *pair)
-        self.low = self._gauge("agreement_low", "Low end of the lately agreement, 95 %.", "livemin", *pair)
-        self.high = self._gauge("agreement_high", "High end of the lately agreement, 95 %.", "livemax", *pair)
-        self.distance = self._gauge("agreement_distance", "Lately the mean |p - p'|.", "livemax", *pair)
-        self.agreement_alarm = self._gauge("agreement_alarm", "1: surely less than recorded.", "livemax", *pair)
-        missed = self._counter("watch_missed_rows", "Sampled answers that were not re-scored.", "reason")
+        self.rows = metrics.counter("watched_rows", "Sampled answers that the teacher re-scored.", *pair)
+        self.agreed = metrics.counter("agreed_rows", "Those where it came to the same.", *pair)
+        self.low = metrics.gauge("agreement_low", "Low end of the lately agreement, 95 %.", *pair, mode="livemin")
+        self.high = metrics.gauge("agreement_high", "High end of the lately agreement, 95 %.", *pair, mode="livemax")
+        self.distance = metrics.gauge("agreement_distance", "Lately the mean |p - p'|.", *pair, mode="livemax")
+        self.agreement_alarm = metrics.gauge("agreement_alarm", "1: surely less than recorded.", *pair, mode="livemax")
+        missed = metrics.counter("watch_missed_rows", "Sampled answers that were not re-scored.", "reason")
         self.missed = {reason: missed.labels(reason) for reason in MISSED}
         of_feature = ("model", "feature")
-        self.effect = self._gauge("drift_effect", "Stability index against the profile.", "livemax", *of_feature)
-        self.statistic = self._gauge("drift_chi_square", "Of recent texts and the profile.", "livemax", *of_feature)
-        self.drift_alarm = self._gauge("drift_alarm", "1: texts are unlike the profile.", "livemax", *of_feature)
-        self.captured = self._counter("captured_texts", "Texts that were kept to learn from.", "reason")
-        lost = self._counter("capture_lost_texts", "Texts that should have been kept.", "reason")
+        self.effect = metrics.gauge("drift_effect", "Stability index against the profile.", *of_feature, mode="livemax")
+        self.statistic = metrics.gauge(
+            "drift_chi_square", "Of recent texts and the profile.", *of_feature, mode="livemax"
+        )
+        self.drift_alarm = metrics.gauge("drift_alarm", "1: texts are unlike the profile.", *of_feature, mode="livemax")
+        self.captured = metrics.counter("captured_texts", "Texts that were kept to learn from.", "reason")
+        lost = metrics.counter("capture_lost_texts", "Texts that should have been kept.", "reason")
         self.lost = {reason: lost.labels(reason) for reason in LOST}
-        self.capture_bytes = self._gauge("capture_bytes", "Of the kept texts' file, with its log.", "livemax")
+        self.capture_bytes = metrics.gauge("capture_bytes", "Of the kept texts' file, with its log.", mode="livemax")
 
     def forget_student(self, student: str) -> None:
         """Drop all series of a model that has gone."""
@@ -79,16 +91,3 @@ class OversightMetrics:
         if not self._shared:  # values in files cannot be taken back
             for family in families:
                 family.remove_by_labels(labels)
-
-    def _counter(self, name: str, what: str, *labels: str) -> Counter:
-        return Counter(name, what, labels, namespace="understudy", registry=self._registry)
-
-    def _gauge(self, name: str, what: str, mode: str, *labels: str) -> Gauge:
-        return Gauge(
-            name,
-            what,
-            labels,
-            namespace="understudy",
-            registry=self._registry,
-            multiprocess_mode=mode,  # type: ignore[arg-type]  # the library's own names
-        )

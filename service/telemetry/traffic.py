@@ -23,31 +23,31 @@ class Traffic:
     queue_seconds: float = 0  # of all requests together
     inference_seconds: float = 0  # of all batches together
     queued_rows: float = 0  # now
-    student_rows: float = 0  # of answers by a strategy, those that it gave itself
-    teacher_rows: float = 0  # and those that its teacher gave
+    strategy_rows: float = 0  # for which a strategy was asked or set
+    teacher_rows: float = 0  # those of them that a teacher answered
     watched_rows: float = 0  # that the teacher scored again
     agreed_rows: float = 0
     agreement_alarms: float = 0  # now
     drift_alarms: float = 0  # now
 
 
-_FIELDS: Mapping[tuple[str, str], str] = MappingProxyType(
+_FIELDS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType(
     {
-        ("queue_seconds_count", ""): "requests",
-        ("queue_seconds_sum", ""): "queue_seconds",
-        ("rows_total", ""): "rows",
-        ("batch_rows_count", ""): "batches",
-        ("batch_rows_sum", ""): "batched_rows",
-        ("batch_tokens_sum", ""): "batched_tokens",
-        ("padding_tokens_total", ""): "padding_tokens",
-        ("inference_seconds_sum", ""): "inference_seconds",
-        ("queue_rows", ""): "queued_rows",
-        ("served_rows_total", "student"): "student_rows",
-        ("served_rows_total", "teacher"): "teacher_rows",
-        ("watched_rows_total", ""): "watched_rows",
-        ("agreed_rows_total", ""): "agreed_rows",
-        ("agreement_alarm", ""): "agreement_alarms",
-        ("drift_alarm", ""): "drift_alarms",
+        ("queue_seconds_count", ""): ("requests",),
+        ("queue_seconds_sum", ""): ("queue_seconds",),
+        ("rows_total", ""): ("rows",),
+        ("batch_rows_count", ""): ("batches",),
+        ("batch_rows_sum", ""): ("batched_rows",),
+        ("batch_tokens_sum", ""): ("batched_tokens",),
+        ("padding_tokens_total", ""): ("padding_tokens",),
+        ("inference_seconds_sum", ""): ("inference_seconds",),
+        ("queue_rows", ""): ("queued_rows",),
+        ("strategy_rows_total", "student"): ("strategy_rows",),
+        ("strategy_rows_total", "teacher"): ("strategy_rows", "teacher_rows"),
+        ("watched_rows_total", ""): ("watched_rows",),
+        ("agreed_rows_total", ""): ("agreed_rows",),
+        ("agreement_alarm", ""): ("agreement_alarms",),
+        ("drift_alarm", ""): ("drift_alarms",),
     }
 )
 """Names without their prefix, and who answered where that is a label."""
@@ -59,8 +59,7 @@ def traffic_of(families: Iterable[Metric]) -> dict[str, Traffic]:
     for family in families:
         for sample in family.samples:
             name = sample.name.removeprefix("understudy_")
-            field = _FIELDS.get((name, sample.labels.get("served_by", "")))
-            if field is not None:
+            for field in _FIELDS.get((name, sample.labels.get("served_by", "")), ()):
                 of_model = found.setdefault(sample.labels["model"], Traffic())
                 setattr(of_model, field, getattr(of_model, field) + sample.value)
     return found

@@ -2,6 +2,7 @@
 
 import { labelsOf, milliseconds, numbers, scoreBars, share, timeBar } from "./bars.js";
 import { byId, element } from "./elements.js";
+import { countOf, markedText } from "./entities.js";
 import { spoken } from "./texts.js";
 
 const LONG = 240; // characters of a text that are shown before it is folded
@@ -116,9 +117,10 @@ function modelName(model) {
 
 function tableRow(row, place, whose, answers) {
   const beside = answers.data?.[place];
-  const cells = whose.map((who) =>
-    element("td", { role: "cell", class: who, "data-who": NAMES[who] }, ...answerCell(answers[who].data[place], who)),
-  );
+  const cells = whose.map((who) => {
+    const said = answerCell(answers[who].data[place], who, row);
+    return element("td", { role: "cell", class: who, "data-who": NAMES[who] }, ...said);
+  });
   if (beside) {
     const said = beside.difference ? numbers(beside.difference) : mark(beside.agree);
     cells.push(element("td", { role: "cell", class: "verdict" }, said));
@@ -131,7 +133,10 @@ function tableRow(row, place, whose, answers) {
   );
 }
 
-function answerCell(answer, who) {
+function answerCell(answer, who, row) {
+  if (answer.entities) {
+    return [element("p", { class: "said" }, countOf(answer.entities)), markedText(row, answer.entities)];
+  }
   const labels = labelsOf(answer);
   const said = labels === null ? null : element("p", { class: "said" }, labels.join(", ") || "no label");
   return [said, scoreBars(answer, who)].filter(Boolean);

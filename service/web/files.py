@@ -26,7 +26,7 @@ _PARTS = (
     "style.css",
     "theme.js",
     *("main.js", "elements.js", "api.js", "key.js", "models.js", "texts.js"),
-    *("answers.js", "bars.js", "live.js", "rates.js", "sparkline.js"),
+    *("answers.js", "bars.js", "entities.js", "live.js", "rates.js", "sparkline.js"),
 )
 
 PAGE = "/"

@@ -17,7 +17,7 @@ export const MEASURES = [
   { name: "Texts waiting", of: (_grown, _seconds, now) => now.queued_rows, say: plain },
   { name: "Time of a batch", of: (grown) => ratio(1000 * grown.inference_seconds, grown.batches), say: milliseconds },
   { name: "Padding", of: (grown) => ratio(grown.padding_tokens, grown.batched_tokens), say: percent },
-  { name: "By the teacher", of: (grown) => ratio(grown.teacher_rows, strategic(grown)), say: percent, rare: true },
+  { name: "By the teacher", of: (grown) => ratio(grown.teacher_rows, grown.strategy_rows), say: percent, rare: true },
   { name: "Agreement", of: (_grown, _seconds, now) => agreement(now), say: share, rare: true },
 ];
 
@@ -48,9 +48,4 @@ function ratio(part, all) {
 /** Since the start: of one second there are too few. */
 function agreement(now) {
   return ratio(now.agreed_rows, now.watched_rows);
-}
-
-/** Texts for which a strategy was asked, whoever answered them. */
-function strategic(grown) {
-  return grown.student_rows + grown.teacher_rows;
 }

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from service.bench.terminal import FAULTS
+from service.catalogue import NoSuchModel
+from service.settings import SettingProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     """End the process with what `main` returns, or with 2 and one line if it cannot even begin."""
     try:
         raise SystemExit(main())
-    except FAULTS as error:
+    except (*FAULTS, SettingProblem, NoSuchModel) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
 

@@ -23,7 +23,7 @@ from service.api.door import Door
 from service.api.exchange import Desk
 from service.app import create_app
 from service.batching.batcher import Batcher
-from service.bench.texts import SENTENCES
+from service.bench.texts import SENTENCES, read_texts
 from service.bundle.encoder import Encoder
 from service.bundle.engine import OpenGraph
 from service.bundle.manifest import Precision
@@ -32,6 +32,7 @@ from service.processes.server import configure
 from service.settings import Settings
 from service.wire.connection import Connection
 from service.wire.eager import Eager
+from tests.prove.bounds import run
 
 PARTS: tuple[tuple[type, str, str], ...] = (
     (Connection, "data_received", "bytes to the first wait: parse, check, tokenise, queue"),
@@ -156,10 +157,12 @@ def _timing(original: Callable[..., Any], spent: dict[str, float], key: str) -> 
 
 
 async def measure(settings: Settings, texts: list[str]) -> None:
+    """Say where the time goes. Raises whatever kept the models from opening."""
     door = create_app(settings)
     async with door.api.router.lifespan_context(door.api):
-        while door.lifecycle.unready() is not None:
-            await asyncio.sleep(0.05)
+        await door.lifecycle.opened()
+        if door.lifecycle.failure is not None:
+            raise door.lifecycle.failure
         more = requests(texts)
         for connections in (64, 1):
             await play(door, settings, connections, PER_ROUND, more)
@@ -176,16 +179,17 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--precision", type=Precision, default=Precision.FAST)
-    parser.add_argument("--texts", type=Path, help="one a line; default: sentences of our own")
+    parser.add_argument("--texts", type=Path, help="TXT or TSV, .gz too; default: sentences of our own")
     asked = parser.parse_args()
-    texts = asked.texts.read_text().splitlines() if asked.texts else list(SENTENCES)
+    texts = read_texts(asked.texts) if asked.texts else list(SENTENCES)
     uvloop.install()
     asyncio.run(measure(Settings(models=asked.models, precision=asked.precision, reload_seconds=0), texts))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

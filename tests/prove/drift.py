@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
 
 from export.profiles import Seen
 from export.sentences import TextSource, shaped_texts
@@ -150,7 +149,7 @@ def _student(known: Texts, places: Sequence[int]) -> Student:
     bundle = known.bundle
     profiled = bundle.manifest.model_copy(update={"profile": {bundle.precision: known.profile(places)}})
     predictor = Predictor(replace(bundle, manifest=profiled), Settings(), Metrics())
-    student = Student(predictor, Settings(), OversightMetrics(CollectorRegistry()))
+    student = Student(predictor, Settings(), OversightMetrics(Metrics()))
     asyncio.run(predictor.close(1))
     return student
 

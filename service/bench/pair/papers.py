@@ -16,8 +16,9 @@ from service.bench.engine import race as race_engines
 from service.bench.pair.contenders import Contender
 from service.bench.pair.report import Conditions
 from service.bench.pair.sheets import NONE, RANDOM, Sheet, number
+from service.bench.report import Compared
 from service.bundle.encoder import Row
-from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
+from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
 
 TANG_BATCH = 512
 XTREME_TOKENS, XTREME_BATCHES, QUERIES = 32, (32, 1), 1000
@@ -37,6 +38,31 @@ XTREME = (
 )
 
 
+CUT_SHORT = "Cut short: this is what there was when it was stopped. "
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who runs what."""
+
+    contenders: tuple[Contender, ...]
+    texts: tuple[str, ...]
+    threads: tuple[int, ...]  # the whole pass has the most of them
+    budget_s: float
+    rounds: int
+    seed: int
+
+    @property
+    def batches(self) -> int:
+        """Of Tang's, if everybody has the time for all."""
+        return -(-len(self.texts) // TANG_BATCH) * len(self.contenders)
+
+    @property
+    def setups(self) -> list[tuple[int, int]]:
+        """XtremeDistil's: threads, rows in a batch."""
+        return [(threads, batch) for threads in self.threads for batch in XTREME_BATCHES]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One batch that one model ran."""
@@ -48,14 +74,12 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class WholePass:
+class WholePass(Compared):
     """Tang's figure for one model. Estimated where it ran only a part of the rows."""
 
-    subject: str
     rows: int
     ran: int
     seconds: float
-    times: dict[str, float]
 
     @property
     def estimated(self) -> bool:
@@ -63,21 +87,20 @@ class WholePass:
 
 
 @dataclass(frozen=True, slots=True)
-class Queries:
+class Queries(Compared):
     """XtremeDistil's figure for one model."""
 
-    subject: str
     threads: int
     batch: int
     batch_ms: float
     queries_s: float  # for so many QUERIES
-    times: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class PapersReport:
-    """A whole run."""
+    """A run, whole or cut short."""
 
+    complete: bool
     conditions: Conditions
     contenders: tuple[Contender, ...]
     threads: tuple[int, ...]
@@ -94,58 +117,68 @@ class PapersReport:
         return [tang_sheet(self), xtreme_sheet(self)]
 
 
-def whole_pass(
-    contenders: Sequence[Contender], texts: Sequence[str], threads: int, budget_s: float, seed: int
-) -> Iterator[Batch]:
+def whole_pass(plan: Plan, handle: RunHandle) -> Iterator[Batch]:
     """Every batch through each model in turns; a model whose budget is spent rests. The first batch also warms up."""
-    bundles = [_opened(each, threads) for each in contenders]
-    encoded = {id(bundle): bundle.encoder.encode(texts) for bundle in bundles}
-    spent = dict.fromkeys((each.title for each in contenders), 0.0)
-    count = -(-len(texts) // TANG_BATCH)
-    order = np.random.default_rng(seed).permutation(count).tolist()
+    bundles = [_opened(each, max(plan.threads)) for each in plan.contenders]
+    encoded = {id(bundle): bundle.encoder.encode(plan.texts) for bundle in bundles}
+    spent = dict.fromkeys((each.title for each in plan.contenders), 0.0)
+    order = np.random.default_rng(plan.seed).permutation(plan.batches // len(bundles)).tolist()
     for place, number_of in enumerate(order):
-        for each, bundle in zip(contenders, bundles, strict=True):
-            if spent[each.title] > budget_s:
+        for each, bundle in zip(plan.contenders, bundles, strict=True):
+            if spent[each.title] > plan.budget_s:
                 continue
             rows = encoded[id(bundle)][number_of * TANG_BATCH :][:TANG_BATCH]
             if place == 0:
-                bundle.run(rows[:32])
-            seconds = _timed(bundle, rows)
+                bundle.run(rows[:32], handle)
+            seconds = _timed(bundle, rows, handle)
             spent[each.title] += seconds
             yield Batch(each.title, number_of, len(rows), seconds)
 
 
 def passes_of(contenders: Sequence[Contender], rows: int, batches: Sequence[Batch]) -> tuple[WholePass, ...]:
-    """Seconds for all rows, scaled up from those that were run; ratios over the batches that both ran."""
+    """Seconds for all rows, scaled up from those that were run; ratios over the batches that both ran.
+
+    Who has run nothing yet is left out.
+    """
     ran: dict[str, dict[int, Batch]] = {each.title: {} for each in contenders}
     for batch in batches:
         ran[batch.subject][batch.number] = batch
     return tuple(
         WholePass(
-            each.title,
-            rows,
-            done := sum(batch.rows for batch in ran[each.title].values()),
-            sum(batch.seconds for batch in ran[each.title].values()) * rows / done,
-            {other.title: _ratio(ran[each.title], ran[other.title]) for other in contenders if other.teacher},
+            subject=each.title,
+            rows=rows,
+            ran=(done := sum(batch.rows for batch in ran[each.title].values())),
+            seconds=sum(batch.seconds for batch in ran[each.title].values()) * rows / done,
+            times={
+                other.title: _ratio(ran[each.title], ran[other.title])
+                for other in contenders
+                if other.teacher and ran[each.title].keys() & ran[other.title].keys()
+            },
         )
         for each in contenders
+        if ran[each.title]
     )
 
 
-def queries(contenders: Sequence[Contender], threads: int, batch: int, rounds: int) -> tuple[Queries, ...]:
-    """XtremeDistil's batches through each model in turns. Raises UnfitWorkload where a model reads fewer tokens."""
-    workload = Workload(rows=batch, tokens=XTREME_TOKENS, threads=threads, rounds=rounds)
-    subjects = [prepare(each.entry, workload) for each in contenders]
+def queries(plan: Plan, handle: RunHandle) -> Iterator[tuple[Queries, ...]]:
+    """One set-up after the other. Raises UnfitWorkload where a model reads fewer tokens."""
+    for threads, batch in plan.setups:
+        yield queries_of(plan.contenders, Workload(batch, XTREME_TOKENS, threads, plan.rounds), handle)
+
+
+def queries_of(contenders: Sequence[Contender], workload: Workload, handle: RunHandle) -> tuple[Queries, ...]:
+    """XtremeDistil's batches of one size through each model in turns."""
+    subjects = [prepare(each.entry, workload, handle) for each in contenders]
     timings = np.array(list(race_engines(subjects, workload)))  # (rounds, subjects): µs a row
     middle = np.median(timings, axis=0)
     return tuple(
         Queries(
-            each.title,
-            threads,
-            batch,
-            float(middle[place]) * batch / 1000,
-            float(middle[place]) * QUERIES / 1e6,
-            {
+            subject=each.title,
+            threads=workload.threads,
+            batch=workload.rows,
+            batch_ms=float(middle[place]) * workload.rows / 1000,
+            queries_s=float(middle[place]) * QUERIES / 1e6,
+            times={
                 other.title: float(np.median(timings[:, theirs] / timings[:, place]))
                 for theirs, other in enumerate(contenders)
                 if other.teacher
@@ -159,7 +192,7 @@ def tang_sheet(report: PapersReport) -> Sheet:
     data = report.conditions.data
     return Sheet(
         title=f"Tang et al. 2019: {data.rows:,} rows, batch {TANG_BATCH}, threads {max(report.threads)}",
-        caption=f"Texts: {data.source}. {TANG}",
+        caption=f"{_cut(report)}Texts: {data.source}. {TANG}",
         headings=("model", "weights", "seconds", "rows run", *_times_headings(report)),
         rows=tuple(
             (
@@ -177,7 +210,7 @@ def tang_sheet(report: PapersReport) -> Sheet:
 def xtreme_sheet(report: PapersReport) -> Sheet:
     return Sheet(
         title=f"XtremeDistil 2020: rows of {XTREME_TOKENS} tokens",
-        caption=XTREME,
+        caption=f"{_cut(report)}{XTREME}",
         headings=("set-up", "model", "weights", "ms a batch", f"s for {QUERIES} queries", *_times_headings(report)),
         rows=tuple(
             (
@@ -198,9 +231,9 @@ def _opened(contender: Contender, threads: int) -> OpenBundle:
     return open_bundle(contender.entry.folder, contender.entry.precision, EngineOptions(threads=threads))
 
 
-def _timed(bundle: OpenBundle, rows: Sequence[Row]) -> float:
+def _timed(bundle: OpenBundle, rows: Sequence[Row], handle: RunHandle) -> float:
     start = perf_counter()
-    bundle.run(rows)
+    bundle.run(rows, handle)
     return perf_counter() - start
 
 
@@ -208,6 +241,10 @@ def _ratio(ours: Mapping[int, Batch], theirs: Mapping[int, Batch]) -> float:
     """How many times less time the batches took that both ran."""
     both = ours.keys() & theirs.keys()
     return sum(theirs[place].seconds for place in both) / sum(ours[place].seconds for place in both)
+
+
+def _cut(report: PapersReport) -> str:
+    return "" if report.complete else CUT_SHORT
 
 
 def _weights(report: PapersReport, title: str) -> str:

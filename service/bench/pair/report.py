@@ -14,6 +14,7 @@ from service.bench.machine import Surroundings
 from service.bench.pair.contenders import Contender
 from service.bench.pair.quality import Quality
 from service.bench.pair.sweep import Case, Lengths, Sweep, Turn
+from service.bench.report import Compared
 from service.bench.samples import OK
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)
@@ -37,17 +38,15 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """One engine in one case, over all rounds; `times` says how many times faster than each teacher it ran."""
+class Speed(Compared):
+    """One engine in one case, over all rounds, beside each teacher."""
 
-    subject: str
     threads: int
     batch: int
     lengths: str
     median_us: float  # a row
     least_us: float
     most_us: float
-    times: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +112,15 @@ def speeds_of(turns: Iterable[Turn], contenders: Sequence[Contender]) -> tuple[S
     return tuple(
         Speed(
             subject=subject,
+            times={
+                teacher: times_faster(rounds, found[teacher, case]) for teacher in teachers if (teacher, case) in found
+            },
             threads=case.threads,
             batch=case.batch,
             lengths=case.bucket.title,
             median_us=float(np.median(list(rounds.values()))),
             least_us=min(rounds.values()),
             most_us=max(rounds.values()),
-            times={
-                teacher: times_faster(rounds, found[teacher, case]) for teacher in teachers if (teacher, case) in found
-            },
         )
         for (subject, case), rounds in found.items()
     )

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Makes every model behind docs/results/ner.md, from the repository's root:
+#   docs/results/ner.sh teach | distill | ablation | joint_teach | joint_distill | joint_ablation | joint_table
+# (joint_* in this order)
+# DATA holds conll2003_en/{train,dev}.conll.gz, ag_news/train_partial.tsv.gz, wiki_en/paragraphs.tsv.gz (column text) and, for
+# joint_*, wikiann, uner and masakhaner2 with LANGUAGE.{train,dev}.conll.gz; TEACHER is all-MiniLM-L6-v2. Models go to MODELS,
+# all else to RUNS. Without local files, leave the --set options out: the recipes name hub data and weights.
+# Dev selects and is what is reported; no test split is opened.
+set -euo pipefail
+DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python} RUNS=${RUNS:-runs}
+MODELS=${MODELS:-models} ROWS=${ROWS:-60000}
+
+conll=$DATA/conll2003_en
+labelled=(--set "data.train=$conll/train.conll.gz" --set "data.dev=$conll/dev.conll.gz" --set data.text=text)
+labelled+=(--set data.label=label)
+texts=(--set "transfer.texts.0.source=$DATA/ag_news/train_partial.tsv.gz")
+texts+=(--set "transfer.texts.1.source=$DATA/wiki_en/paragraphs.tsv.gz" --set transfer.texts.1.documents=20000)
+no_texts=(--set "transfer.texts=[]")
+
+teach() {
+  "$PYTHON" -m export teach export/recipes/conll2003-teacher.toml --out "$RUNS/conll2003-minilm" \
+    --set "teacher.model=$TEACHER" "${labelled[@]}"
+  "$PYTHON" -m export adopt "$RUNS/conll2003-minilm" --name conll2003-minilm --dev "$conll/dev.conll.gz" --models "$MODELS"
+}
+
+student() { # where to publish, the bundle's name, and what differs from the recipe
+  "$PYTHON" -m export distill export/recipes/tang2019-conll2003.toml --models "$1" --work "$RUNS" --set "name=$2" \
+    --set "teacher.model=$RUNS/conll2003-minilm" "${labelled[@]}" "${@:3}"
+}
+
+distill() { student "$MODELS" conll2003-bilstm "${texts[@]}"; }
+
+ablation() { # rows with fewer texts train for more epochs; all stop early on dev
+  student "$RUNS/ner-ablation" labels-alone "${no_texts[@]}" --set objective.alpha=1 --set training.epochs=30
+  student "$RUNS/ner-ablation" logits "${no_texts[@]}" --set training.epochs=30
+  "$PYTHON" -m export results "$RUNS/ner-ablation"
+}
+
+# Joint training: every data set that has a train split, one set of labels; what has others (OTH, DATE) is read as O.
+# ROWS sentences lend their tags, the others are unlabelled text.
+listed() { # a TOML array of all train splits
+  local file found=()
+  for file in "$DATA"/{wikiann,uner,masakhaner2}/*.train.conll.gz; do found+=("\"$file\""); done
+  (IFS=,; echo "[${found[*]}]")
+}
+
+joint_dev() { # 300 sentences of each dev split: what selects
+  mkdir -p "$RUNS"
+  for file in "$DATA"/{wikiann,uner,masakhaner2}/*.train.conll.gz; do
+    zcat "${file/.train./.dev.}" | awk -v RS= -v ORS='\n\n' 'NR <= 300'
+  done > "$RUNS/joint-dev.conll"
+}
+
+joint=(--set data.text=text --set data.label=label --set data.relabel.DATE=O --set data.relabel.OTH=O)
+joint+=(--set data.repair=true --set "data.rows=$ROWS")
+
+joint_teach() {
+  joint_dev
+  "$PYTHON" -m export teach export/recipes/wikiann-teacher.toml --out "$RUNS/joint-minilm" --set name=joint-minilm \
+    --set "teacher.model=$TEACHER" --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" \
+    --set training.learning_rate=2e-4
+}
+
+joint_student() { # the bundle's name, and what differs from the recipe
+  "$PYTHON" -m export distill export/recipes/mukherjee2020-wikiann.toml --models "$RUNS/joint" --work "$RUNS" \
+    --set "name=$1" --set "teacher.model=$RUNS/joint-minilm" --set teacher.hidden.layer=4 --set student.dense=384 \
+    --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" \
+    --set student.embedding=128 --set student.hidden=256 --set training.batch_size=128 --set training.epochs=8 "${@:2}"
+}
+
+joint_distill() { joint_student joint-bilstm; }
+
+joint_ablation() { # as in the paper's ablation: labels alone (D0-S), logits (D1), all at once (D2), in stages (D4.1)
+  joint_student joint-d0 --set 'stages=[{labels=1.0}]'
+  joint_student joint-d1 --set 'stages=[{logits=1.0,labels=1.0}]'
+  joint_student joint-d2 --set 'stages=[{representation=1.0,logits=1.0,labels=1.0}]'
+  joint_student joint-d41 --set 'stages=[{representation=1.0},{logits=1.0},{labels=1.0}]'
+  "$PYTHON" -m export results "$RUNS/joint"
+}
+
+joint_table() { # the dev split of each language by itself: teacher, then student
+  [ -e "$RUNS/joint/joint-minilm" ] || "$PYTHON" -m export adopt "$RUNS/joint-minilm" --name joint-minilm \
+    --models "$RUNS/joint" --relabel DATE=O --relabel OTH=O --repair --dev "$RUNS/joint-dev.conll"
+  for bundle in joint-minilm joint-bilstm; do
+    "$PYTHON" -m export evaluate "$RUNS/joint/$bundle/1" "$DATA"/{wikiann,uner,masakhaner2}/*.dev.conll.gz \
+      --relabel DATE=O --relabel OTH=O --repair
+  done
+}
+
+"$@"

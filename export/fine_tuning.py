@@ -1,0 +1,219 @@
+"""Fine-tuning: from any Hugging Face encoder and labelled data to a teacher, a Hugging Face folder.
+
+`transformers.Trainer` (accelerate under it) does it: checkpoints, resuming, mixed precision and devices are its
+business. What it is given of a task stands in `export.lessons`. This module knows nothing of students.
+"""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import (
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from export.errors import DataError, RecipeError
+from export.lessons import DEV, Encoded, lesson
+from export.pretrained import check_limit, load_network, load_tokenizer
+from export.recipe import Adaptation, Loop, TeachRecipe, as_toml
+from export.sentences import shaped_texts
+from export.tasks import LEARNING
+
+AVERAGE = "average.pt"
+RECIPE = "recipe.toml"
+
+
+class MaskedLanguageTrainer(Trainer):
+    """A Trainer that computes the vocabulary's logits at the masked places only: a seventh of them, the same loss."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = self.accelerator.unwrap_model(model)
+        heads = [part for name, part in inner.named_children() if name != inner.base_model_prefix]
+        if len(heads) != 1:  # an architecture that keeps its head in several parts: let it do the whole
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        labels = inputs.pop("labels")  # (B, T), -100 where nothing is asked
+        states = inner.base_model(**inputs).last_hidden_state  # (B, T, H)
+        asked = labels != -100
+        return torch.nn.functional.cross_entropy(heads[0](states[asked]).float(), labels[asked])
+
+
+class AveragedTrainer(Trainer):
+    """A Trainer that judges and keeps a moving average of the weights.
+
+    Between neighbouring evaluations on a small data set the weights themselves jump by points, their average hardly
+    does (Polyak and Juditsky 1992). The best average by dev metric lies in `best.safetensors` beside the checkpoints.
+    """
+
+    def __init__(self, model: PreTrainedModel, decay: float, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.latest = model
+        self.best = output_folder(self) / "best.safetensors"
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        self.average.update_parameters(model)
+        return super().training_step(model, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        latest = {name: weights.clone() for name, weights in self.latest.state_dict().items()}
+        self.latest.load_state_dict(self.average.module.state_dict())
+        metrics = super().evaluate(*args, **kwargs)
+        # Of equals the later one: on a small dev split the first is often hardly more than the weights it began with.
+        if self.state.best_metric is None or metrics[f"eval_{DEV}"] >= self.state.best_metric:
+            save_model(self.latest, str(self.best))
+        self.latest.load_state_dict(latest)
+        return metrics
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int]:
+        return SequentialSampler(eval_dataset)  # type: ignore[arg-type]  # what judges knows its rows by their order
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        folder = output_folder(self) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        unfinished = folder / f"{AVERAGE}.tmp"
+        torch.save(self.average.state_dict(), unfinished)
+        unfinished.replace(folder / AVERAGE)  # whole or not at all
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.average.load_state_dict(torch.load(Path(resume_from_checkpoint, AVERAGE), weights_only=True))
+
+
+def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
+    """Adapt (if asked) and fine-tune; the finished teacher lies in `folder`, a Hugging Face model folder.
+
+    Interrupted runs go on from their last checkpoint. Raises ModelError for a model that can't be loaded, DataError for
+    data that doesn't fit, RecipeError where another recipe's checkpoints lie.
+    """
+    data, task = recipe.data.read(), recipe.data.task
+    source = recipe.teacher.model
+    if recipe.adaptation:
+        source = str(_adapt(recipe, recipe.adaptation, folder.with_name(folder.name + ".adapted")))
+    tokenizer = load_tokenizer(recipe.teacher.model)
+    set_seed(recipe.seed)  # a new head's weights are drawn when it is loaded, before the Trainer sets its seed
+    names = dict(enumerate(data.labels))
+    given = lesson(tokenizer, data, recipe)
+    model = load_network(
+        given.network,
+        source,
+        num_labels=len(names),
+        problem_type=LEARNING[task].problem_type,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+    )
+    steps = max(1, math.ceil(len(data.train) / recipe.training.batch_size) // recipe.training.evaluations_per_epoch)
+    check_limit(model.config, recipe.teacher.model, recipe.teacher.max_tokens)
+    trainer = AveragedTrainer(
+        model,
+        recipe.training.average,
+        args=_arguments(recipe.training, folder, recipe.seed, save_steps=steps, evaluate=True),
+        train_dataset=given.train,
+        eval_dataset=given.dev,
+        data_collator=given.collator,
+        compute_metrics=given.judge,
+    )
+    _claim(_checkpoints(folder), recipe.model_dump_json())
+    _train(trainer)
+    load_model(model, str(trainer.best))
+    _finish(trainer, tokenizer, folder)
+    (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
+    return folder
+
+
+def teacher_recipe(folder: str) -> str:
+    """The recipe of a teacher that `fine_tune` made; of others, only where they come from."""
+    file = Path(folder, RECIPE)
+    return file.read_text(encoding="utf-8") if file.is_file() else tomli_w.dumps({"model": folder})
+
+
+def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
+    _claim(folder, recipe.model_dump_json(include={"seed", "teacher", "adaptation"}))
+    if (folder / "tokenizer.json").exists():  # what `_finish` writes last
+        return folder
+    tokenizer = load_tokenizer(recipe.teacher.model)
+    texts = [text for source in adaptation.texts for text in shaped_texts(source)]
+    if not texts:
+        raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")
+    encoding = tokenizer(texts, truncation=True, max_length=recipe.teacher.max_tokens, return_token_type_ids=False)
+    set_seed(recipe.seed)
+    trainer = MaskedLanguageTrainer(
+        model=load_network(AutoModelForMaskedLM, recipe.teacher.model),
+        args=_arguments(adaptation, folder, recipe.seed, save_steps=1000, evaluate=False),
+        train_dataset=Encoded(encoding),
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=adaptation.mask),
+    )
+    _train(trainer)
+    return _finish(trainer, tokenizer, folder)
+
+
+def _train(trainer: Trainer) -> None:
+    checkpoints = output_folder(trainer)
+    written_last = AVERAGE if isinstance(trainer, AveragedTrainer) else TRAINER_STATE_NAME
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        if not (checkpoint / written_last).exists():  # the run was killed in the middle of this one
+            shutil.rmtree(checkpoint)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+
+
+def _finish(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
+    trainer.save_model(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    shutil.rmtree(output_folder(trainer), ignore_errors=True)
+    return folder
+
+
+def output_folder(trainer: Trainer) -> Path:
+    """Where the checkpoints lie; `_arguments` always names a folder."""
+    return Path(str(trainer.args.output_dir))
+
+
+def _claim(folder: Path, recipe: str) -> None:
+    """Note beside the checkpoints whose they are: going on with another recipe's would make a teacher of neither."""
+    note = folder / "recipe.json"
+    if note.exists() and note.read_text(encoding="utf-8") != recipe:
+        raise RecipeError(f"{folder}: left by another recipe; remove it to start anew, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(recipe, encoding="utf-8")
+
+
+def _checkpoints(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".checkpoints")
+
+
+def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate: bool) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(_checkpoints(folder)),
+        num_train_epochs=loop.epochs,
+        per_device_train_batch_size=loop.batch_size,
+        per_device_eval_batch_size=128,
+        learning_rate=loop.learning_rate,
+        weight_decay=loop.weight_decay,
+        lr_scheduler_type=loop.decay,
+        warmup_steps=loop.warmup,  # a share of the steps, as transformers reads a value below 1
+        bf16=loop.bf16,
+        use_cpu=not torch.cuda.is_available(),  # else bf16 is refused on a machine without a GPU
+        train_sampling_strategy="group_by_length",
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=save_steps,
+        save_steps=save_steps,
+        save_total_limit=2,
+        metric_for_best_model=DEV if evaluate else None,
+        logging_steps=100,
+        report_to="none",
+        seed=seed,
+    )
