@@ -43,6 +43,10 @@ class Report:
         """All that was measured, by name."""
         return self.metrics | ({} if self.agreement is None else {AGREEMENT: self.agreement})
 
+    def __str__(self) -> str:
+        """For people: a line."""
+        return f"{self.rows:,} rows; " + ", ".join(f"{name} {value:.4f}" for name, value in self.values().items())
+
 
 def side_by_side(sources: Sequence[str], reports: Sequence[Report]) -> Iterator[str]:
     """A Markdown table: a line for each of several data sets, then mean and standard deviation (of a sample)."""

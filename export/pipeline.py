@@ -296,7 +296,7 @@ def _publish_student(
     beside, logits = teacher.exact_logits(dev.texts), torch_logits(student, dev)
     if dev.words is not None:
         beside = asked(beside, teacher.read(dev.texts), dev.words, dev.labels)
-    console.log(report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels))
+    console.log(f"student on dev: {report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels)}")
     reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.words)
     return publish(trained, reference, places.models, command)
 

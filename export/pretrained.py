@@ -84,6 +84,22 @@ def task_of(config: Any) -> Task:
 
 
 def plain_tokenizer_json(tokenizer: PreTrainedTokenizerFast) -> str:
-    """The tokenizer without padding and truncation, which each call of it leaves set."""
+    """The tokenizer without padding and truncation, which each call of it leaves set.
+
+    Where transformers gives its model no token types, both texts of a pair are of one type here too.
+    """
     content = json.loads(tokenizer.backend_tokenizer.to_str())
+    if "token_type_ids" not in tokenizer.model_input_names:
+        content["post_processor"] = _of_one_type(content["post_processor"])
     return json.dumps(content | {"truncation": None, "padding": None}, ensure_ascii=False)
+
+
+def _of_one_type(described: Any) -> Any:
+    """A post-processor, as its JSON has it, with every `type_id` 0."""
+    match described:
+        case dict():
+            return {name: 0 if name == "type_id" else _of_one_type(value) for name, value in described.items()}
+        case list():
+            return list(map(_of_one_type, described))
+        case _:
+            return described

@@ -125,4 +125,4 @@ def test_what_is_not_stopped_leaves_signals_as_they_were() -> None:
     with stoppable() as handle:
         assert not handle.aborted
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads

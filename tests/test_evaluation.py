@@ -92,6 +92,7 @@ def test_a_report_names_rows_metrics_and_agreement() -> None:
     assert found.rows == 3
     assert found.agreement == pytest.approx(2 / 3)
     assert found.metrics["accuracy"] == pytest.approx(2 / 3)
+    assert str(found) == "3 rows; accuracy 0.6667, macro-F1 0.6667, agreement with the teacher 0.6667"
     assert report(Task.SINGLE_LABEL, logits, labels(0, 1, 1)).agreement is None
 
 
