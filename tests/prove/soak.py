@@ -114,6 +114,7 @@ def _described(diary: Diary, exam: Exam) -> dict[str, Any]:
         "faults": exam.faults,
         "outcomes": _named(diary.outcomes),
         "aftermath_of_kills": _named(diary.aftermath),
+        "mishaps": list(map(asdict, diary.mishaps)),
         "hang_ups": diary.hang_ups,
         "swaps": list(map(asdict, diary.swaps)),
         "kills": list(map(asdict, diary.kills)),

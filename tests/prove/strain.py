@@ -19,7 +19,7 @@ import numpy as np
 from service.bench.arrivals import Phase, poisson
 from service.bench.client import ClosedLoop, OpenLoop, Order, Pool
 from service.bench.process import usage_of_each
-from service.bench.samples import OK, Latency, Samples
+from service.bench.samples import OK, TOO_BUSY, Latency, Samples
 from service.bench.served import Service
 from tests.prove.answers import Exam
 from tests.prove.memory import Reading
@@ -29,7 +29,8 @@ PEERS = 16
 POOL = Pool(most=500, backlog_s=10.0, spin=False)
 LEAST_WORKER_MIB = 30  # a smaller child is some helper of the interpreter
 POLL_S = 0.05
-GROWN = 0.7  # of the others' memory: a new worker has its models open
+GROWN = 0.7  # of the least worker's memory when the load began: a new worker has its models open
+NOTED = 50  # of the requests that were lost or refused: the first so many are described
 
 AFTERMATH_S = 5.0
 """After a kill: so long until there is a new worker, and until then requests may be lost or refused."""
@@ -66,6 +67,16 @@ class Event:
     coped_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """A request that got no answer, though no worker was missing."""
+
+    moment_s: float  # when it was known
+    sent_s: float  # when it was sent
+    status: int  # or a Failure
+    segment_s: float  # since its segment began, with new connections
+
+
 @dataclass(slots=True)
 class Diary:
     """What happened."""
@@ -77,6 +88,7 @@ class Diary:
     hang_ups: int = 0
     outcomes: Counter[int] = field(default_factory=Counter)
     aftermath: Counter[int] = field(default_factory=Counter)  # of what was under way soon after a kill
+    mishaps: list[Mishap] = field(default_factory=list)  # the first few
 
 
 class Strain:
@@ -92,6 +104,7 @@ class Strain:
         self._chance = random.Random(0)
         self._begun = perf_counter()
         self._killed: list[float] = []
+        self._fresh_mib = min(self._workers().values(), default=0.0)
 
     async def peak(self, connections: int, seconds: float) -> float:
         """Requests a second of a closed loop with the same questions."""
@@ -134,6 +147,13 @@ class Strain:
         shaken = self._shaken(samples, start)
         self.diary.aftermath.update(samples.status[shaken].tolist())
         self.diary.outcomes.update(samples.status[~shaken].tolist())
+        self._note_mishaps(samples, ~shaken, start)
+
+    def _note_mishaps(self, samples: Samples, calm: "np.ndarray[tuple[int], np.dtype[np.bool_]]", start: float) -> None:
+        unanswered = calm & ((samples.status < 0) | (samples.status == TOO_BUSY) | (samples.status >= 500))
+        for place in np.flatnonzero(unanswered)[: NOTED - len(self.diary.mishaps)].tolist():
+            sent, done = float(samples.sent[place]), float(samples.done[place])
+            self.diary.mishaps.append(Mishap(start + done, start + sent, int(samples.status[place]), done))
 
     def _shaken(self, samples: Samples, start: float) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Which requests were under way while a worker was missing?"""
@@ -161,10 +181,10 @@ class Strain:
             self.diary.kills.append(Event(perf_counter() - self._begun, None))
             return
         self._killed.append(perf_counter() - self._begun)
-        grown = GROWN * min(workers.values())
         os.kill(self._chance.choice(list(workers)), signal.SIGKILL)
         await asyncio.sleep(POLL_S)
-        await self._note(self.diary.kills, lambda: len(self._workers(grown)) >= len(workers), AFTERMATH_S)
+        least = GROWN * self._fresh_mib
+        await self._note(self.diary.kills, lambda: len(self._workers(least)) >= len(workers), AFTERMATH_S)
 
     async def _hang_up(self) -> None:
         """Send a request, or half of one, and leave without waiting, in one way or the other."""
