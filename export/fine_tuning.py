@@ -13,7 +13,7 @@ import tomli_w
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     AutoModelForMaskedLM,
@@ -27,6 +27,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
+from export.averaging import moving_average
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.pretrained import check_limit, load_network, load_tokenizer
@@ -63,7 +64,7 @@ class AveragedTrainer(Trainer):
         super().__init__(model, **options)
         self.latest = model
         self.best = output_folder(self) / "best.safetensors"
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.average = AveragedModel(model, multi_avg_fn=moving_average(decay))
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         self.average.update_parameters(model)

@@ -16,10 +16,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import get_scheduler
 
+from export.averaging import moving_average
 from export.objectives import ObjectiveFunction
 from export.progress import Bar, console, progress_bar
 from export.recipe import Distillation
@@ -53,21 +54,6 @@ class Standing:
     best: float = -math.inf
     best_step: int = 0
     worse: int = 0  # evaluations since the best one
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """The update of an exponential moving average that warms up, for `AveragedModel`.
-
-    A student starts at random weights, so a short run's average must forget them: of the n-th update the decay is
-    min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage.
-    """
-
-    @torch.no_grad()
-    def update(averages: Sequence[Tensor], latest: Sequence[Tensor], updates: Tensor | int) -> None:
-        warm = min(decay, (1 + int(updates)) / (10 + int(updates)))
-        torch._foreach_lerp_(list(averages), list(latest), 1 - warm)
-
-    return update
 
 
 def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path, seed: int) -> float:
