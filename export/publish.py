@@ -3,7 +3,7 @@ own reader (`service.bundle`), all or nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 
 from export.card import model_card
 from export.errors import RecipeError
-from export.evaluation import Report, Wander, asked, report, run_by_length, wander
+from export.evaluation import Report, Wander, agreement, asked, report, run_by_length, wander
 from export.metrics import Logits, Targets
 from export.profiles import Seen
+from export.progress import console
 from export.tags import Words
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.errors import BundleExists
@@ -35,6 +36,9 @@ from service.bundle.manifest import (
 )
 from service.bundle.runtime import open_graph
 from service.bundle.store import digests, write_bundle
+
+LEAST_ALIKE = 0.9
+"""Share of dev rows that a fast graph decides as the exact one does, or it isn't published; 0.98 and more are usual."""
 
 FILES = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
 
@@ -89,10 +93,14 @@ class Reference:
 
 
 def publish(trained: Trained, reference: Reference, models: Path, command: str) -> Path:
-    """Measure, prove and write `models/<name>/<version>/`. Raises BundleExists, ProofFailed."""
+    """Measure, prove and write `models/<name>/<version>/`, without a fast graph that answers otherwise than the exact
+    one. Raises BundleExists, ProofFailed."""
+    measured: Measurements = {
+        precision: _measure(trained, graph, reference) for precision, graph in trained.graphs.items()
+    }
+    trained, measured = _faithful(trained, measured)
     files = {TOKENIZER_FILE: trained.tokenizer_json.encode()}
     files |= {FILES[precision]: graph for precision, graph in trained.graphs.items()}
-    measured = {precision: _measure(trained, graph, reference) for precision, graph in trained.graphs.items()}
     manifest = Manifest(
         format=FORMAT,
         name=trained.name,
@@ -151,6 +159,9 @@ class _Measurement:
     batched: Logits  # (N, L), in batches of similar length; a tagger's (R, L)
 
 
+Measurements = Mapping[Precision, _Measurement]
+
+
 def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measurement:
     encoder, session = _encoder(trained), open_graph(graph)
     rows = encoder.encode(reference.texts)
@@ -161,9 +172,19 @@ def _measure(trained: Trained, graph: bytes, reference: Reference) -> _Measureme
     return _Measurement(rows, wander(run, rows, trained.task), run_by_length(run, rows))
 
 
-def _profiles(
-    trained: Trained, measured: Mapping[Precision, _Measurement], reference: Reference
-) -> dict[Precision, Profile]:
+def _faithful(trained: Trained, measured: Measurements) -> tuple[Trained, Measurements]:
+    """Both without the fast graph, if it decides too many rows of dev otherwise than the exact one."""
+    if not {Precision.EXACT, Precision.FAST} <= set(measured):
+        return trained, measured
+    alike = agreement(trained.task, measured[Precision.FAST].batched, measured[Precision.EXACT].batched)
+    if alike is None or alike >= LEAST_ALIKE:
+        return trained, measured
+    console.log(f"no fast graph: its int8 arithmetic changes {1 - alike:.1%} of the answers on dev")
+    exact = Precision.EXACT
+    return replace(trained, graphs={exact: trained.graphs[exact]}), {exact: measured[exact]}
+
+
+def _profiles(trained: Trained, measured: Measurements, reference: Reference) -> dict[Precision, Profile]:
     """What dev looked like to each graph of a student, whose later traffic is held against it."""
     if trained.role is not Role.STUDENT or trained.task not in (Task.SINGLE_LABEL, Task.TAGGING):
         return {}
@@ -189,9 +210,7 @@ def _declared(precision: Precision, measured: _Measurement, reference: Reference
     )
 
 
-def _results(
-    trained: Trained, measured: Mapping[Precision, _Measurement], reference: Reference
-) -> tuple[Measured, ...]:
+def _results(trained: Trained, measured: Measurements, reference: Reference) -> tuple[Measured, ...]:
     if reference.targets is None:
         return ()
     rows = next(iter(measured.values())).rows

@@ -47,6 +47,30 @@ def test_a_silent_client_is_let_go_without_a_word() -> None:
         assert server.refused == {"silent": 1}
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["silent until then", "idle until then"])
+def test_who_speaks_while_the_event_loop_is_busy_is_answered_though_its_time_is_over(before: int) -> None:
+    with echoing() as server, server.connecting() as client:
+        for _ in range(before):
+            client.send(NEXT)
+            assert client.statuses(1) == [200]
+        until(lambda: len(server.crowd) == 1)
+        [guest] = server.crowd._guests
+        looking, sent = threading.Event(), threading.Event()
+
+        def look_late() -> None:
+            looking.set()
+            sent.wait()
+            guest.look(float("inf"))
+
+        assert isinstance(guest, connection.Connection)
+        guest.loop.call_soon_threadsafe(look_late)
+        looking.wait()
+        client.send(NEXT)
+        sent.set()
+        assert client.statuses(1) == [200]
+        assert server.refused == {}
+
+
 def test_a_client_that_drips_its_head_is_told_in_time() -> None:
     with echoing(head_s=SHORT_S) as server, server.connecting() as client:
         client.send(HALF_HEAD)

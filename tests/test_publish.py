@@ -66,6 +66,14 @@ def test_a_published_bundle_opens_with_each_graph(tmp_path: Path) -> None:
         assert bundle.manifest.proof.texts == PROOF_TEXTS
 
 
+def test_a_fast_graph_that_answers_otherwise_is_left_out(tmp_path: Path) -> None:
+    strange = {Precision.EXACT: toy.student_graph(), Precision.FAST: toy.student_graph(seed=4)}
+    manifest = open_bundle(publish(trained(graphs=strange), reference(), tmp_path, "make it")).manifest
+    assert set(manifest.graphs) == set(manifest.proof.logits) == {Precision.EXACT}
+    assert FILES[Precision.FAST] not in {file.name for file in (tmp_path / "toy" / "1").iterdir()}
+    assert {row.what for row in manifest.results} == {"its teacher, torch", "student, torch", "student, exact"}
+
+
 def test_distances_are_measured_and_kept(tmp_path: Path) -> None:
     graphs = open_bundle(publish(trained(), reference(away=0.25), tmp_path, "make it")).manifest.graphs
     assert graphs[Precision.EXACT].parity == pytest.approx(0.25, abs=1e-5)

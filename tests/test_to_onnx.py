@@ -171,7 +171,7 @@ def test_the_fast_graph_is_near_the_exact_one_and_smaller(name: str) -> None:
     feeds = student_feeds([[i, 2 * i, 3 * i] for i in range(1, 60)], kind=name)
     wanted = graph_logits(open_graph(exact), feeds)
     found = graph_logits(open_graph(fast), feeds)
-    assert 0 < np.abs(found - wanted).max() < 0.1
+    assert 0 < np.abs(found - wanted).max() < min(0.1, wanted.std() / 2)
     assert {node.op_type for node in onnx.load_from_string(fast).graph.node} >= {"DynamicQuantizeLSTM"}
 
 

@@ -6,6 +6,7 @@ and then let go; nothing of it is logged. It knows nothing of paths, models or w
 """
 
 import asyncio
+import selectors
 import socket
 from collections import deque
 from contextlib import suppress
@@ -42,6 +43,8 @@ WRITE_BUFFER = 16 * 1024
 
 DESCRIPTORS = 128
 """Files and sockets that are no connections: models, logs, the loop, and a few that are just being closed."""
+
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # epoll would take a descriptor
 
 _NOTHING, _HEAD, _BODY, _NOISE = Incoming
 
@@ -310,6 +313,8 @@ class Connection(HttpToolsProtocol):
     def _time_is_over(self) -> None:
         match self.reader.incoming:
             case Incoming.NOTHING:
+                if self._has_unread():
+                    return
                 if not self.requests and not self.crowd.stopping:
                     self.crowd.refused(Reason.SILENT)
                 self.make_room()
@@ -321,6 +326,12 @@ class Connection(HttpToolsProtocol):
                 self._refuse(Refusal(Reason.SLOW_HEAD, f"send the headers within {self._limits.head_s:g} s"))
             case Incoming.BODY:
                 self._refuse(Refusal(Reason.SLOW_BODY, f"send the body within {self._limits.body_s:g} s"))
+
+    def _has_unread(self) -> bool:
+        """Has it spoken after all, while the event loop was busy? To close now would lose a whole request."""
+        with Selector() as selector:
+            selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def _drips(self, now: float) -> bool:
         took_s = now - self._since
