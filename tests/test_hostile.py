@@ -60,4 +60,4 @@ def test_a_short_siege_of_the_real_service(toy_models: Path) -> None:
         found = measure(running, PLAN)
     broken = [bound.what for bound in bounds_of(found, PLAN) if not bound.kept]
     timed = {"good p99 beside / alone", "hostile connections", "hostile connections let go too late"}
-    assert set(broken) <= timed  # which say nothing on a machine that others use: tests.prove.hostile is for a quiet one
+    assert set(broken) <= timed  # of a machine that others use, time says nothing
