@@ -38,7 +38,7 @@ from service.bundle.runtime import open_graph
 from service.bundle.store import digests, write_bundle
 
 LEAST_ALIKE = 0.9
-"""Share of dev rows that a fast graph decides as the exact one does, or it isn't published; 0.98 and more are usual."""
+"""Share of dev rows that a fast graph decides as the exact one does, or it isn't published."""
 
 FILES = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
 

@@ -59,5 +59,4 @@ def test_a_short_siege_of_the_real_service(toy_models: Path) -> None:
     with serving(toy_models) as running:
         found = measure(running, PLAN)
     broken = [bound.what for bound in bounds_of(found, PLAN) if not bound.kept]
-    timed = {"good p99 beside / alone", "hostile connections", "hostile connections let go too late"}
-    assert set(broken) <= timed  # of a machine that others use, time says nothing
+    assert set(broken) <= {"good p99 beside / alone"}  # of a machine that others use, time says nothing

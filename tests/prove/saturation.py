@@ -36,8 +36,8 @@ from tests.prove.flags import load_parser
 WARM_S = 1.0  # of each part, which does not count
 LEAD_S = 1.0  # the teacher is busy for so long before the student's load begins
 PEERS = 64
-CALLERS, TEXTS_EACH = 4, 16
-"""Of the teacher: twice what a batch holds is always under way, and no more than it answers within the deadline."""
+CALLERS, TEXTS_EACH = 8, 16
+"""Of the teacher: four times what a batch holds is always under way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,6 @@ class Mishap:
     moment_s: float  # when it was known
     sent_s: float  # when it was sent
     status: int  # or a Failure
-    segment_s: float  # since its segment began, with new connections
 
 
 @dataclass(slots=True)
@@ -153,7 +152,7 @@ class Strain:
         unanswered = calm & ((samples.status < 0) | (samples.status == TOO_BUSY) | (samples.status >= 500))
         for place in np.flatnonzero(unanswered)[: NOTED - len(self.diary.mishaps)].tolist():
             sent, done = float(samples.sent[place]), float(samples.done[place])
-            self.diary.mishaps.append(Mishap(start + done, start + sent, int(samples.status[place]), done))
+            self.diary.mishaps.append(Mishap(start + done, start + sent, int(samples.status[place])))
 
     def _shaken(self, samples: Samples, start: float) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
         """Which requests were under way while a worker was missing?"""
