@@ -7,20 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from export.recipe import DistillRecipe, TeachRecipe
-from tests.workshop import BLAME, LABELS, PRAISE, SUBJECTS, VERBS, write_encoder
+from tests.workshop import BLAME, LABELS, PRAISE, SUBJECTS, VERBS, Shop, plain_texts, write_encoder
 
 COLUMNS = "first", "second", "verdict"
 
 
 @dataclass(frozen=True)
-class PairShop:
-    """Data of pairs and an encoder, and nothing made yet."""
-
-    folder: Path
-    train: Path
-    dev: Path
-    unlabelled: Path
-    encoder: Path
+class PairShop(Shop):
+    """A workshop with pairs of texts."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -71,4 +65,4 @@ def open_pair_shop(folder: Path) -> PairShop:
     more = [(second, first, "") for first, second, _ in rows[:60]]
     for path, part in zip(paths, (rows[:180], rows[180:], more), strict=True):
         path.write_text("".join("\t".join(row) + "\n" for row in (COLUMNS, *part)), encoding="utf-8")
-    return PairShop(folder, *paths, write_encoder(folder / "encoder"))
+    return PairShop(folder, *paths, write_encoder(folder / "encoder", plain_texts()))

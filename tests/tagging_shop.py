@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
 from export.recipe import DistillRecipe, TeachRecipe
-from tests.workshop import SPECIAL
+from tests.workshop import Shop, write_encoder
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 FIRST = ("Anna", "Bertil", "Cleo", "Dag", "Emre", "Fatou")
@@ -30,14 +26,8 @@ Tagged = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class TagShop:
-    """A workshop with data and an encoder, and nothing made yet."""
-
-    folder: Path
-    train: Path
-    dev: Path
-    unlabelled: Path
-    encoder: Path
+class TagShop(Shop):
+    """A workshop with sentences whose words have tags."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -73,7 +63,7 @@ def open_tag_shop(folder: Path) -> TagShop:
     train.write_text(conll(rows[:160]), encoding="utf-8")
     dev.write_text(conll(rows[160:220]), encoding="utf-8")
     rest.write_text("".join(" ".join(word for word, _ in row) + "\n" for row in rows[220:]), encoding="utf-8")
-    return TagShop(folder, train, dev, rest, write_encoder(folder / "encoder", rows))
+    return TagShop(folder, train, dev, rest, write_splitting_encoder(folder / "encoder", rows))
 
 
 def sentences(count: int = 300) -> list[Tagged]:
@@ -87,29 +77,9 @@ def conll(rows: Sequence[Tagged]) -> str:
     return "-DOCSTART-\tO\n\n" + "\n".join("".join(f"{word}\t{tag}\n" for word, tag in row) for row in rows)
 
 
-def write_encoder(folder: Path, rows: Sequence[Tagged]) -> Path:
-    """A random BERT of two layers with few enough pieces that names are split, as a Hugging Face folder."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=110, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator([" ".join(word for word, _ in row) for row in rows], trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, mask_token="[MASK]", **names)
-    fast.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    return folder
+def write_splitting_encoder(folder: Path, rows: Sequence[Tagged]) -> Path:
+    """An encoder with so few pieces that names are split."""
+    return write_encoder(folder, [" ".join(word for word, _ in row) for row in rows], pieces=110)
 
 
 def _sentence(frame: str, rng: random.Random) -> Tagged:

@@ -21,7 +21,7 @@ from service.bundle.encoder import Encoder
 from service.bundle.manifest import Role, Task
 from service.bundle.rows import Spanned
 from service.bundle.spans import Tag
-from tests.tagging_shop import TAGS, sentences, write_encoder
+from tests.tagging_shop import TAGS, sentences, write_splitting_encoder
 
 ON = going_on(TAGS)
 OUT, B_PER, I_PER, B_LOC, I_LOC = range(5)
@@ -33,7 +33,7 @@ words = st.lists(
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("encoder") / "encoder", sentences())
+    return write_splitting_encoder(tmp_path_factory.mktemp("encoder") / "encoder", sentences())
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.signals import Output, Signals, Target
 from export.students import STUDENTS, Form, Shape
 from export.teachers import open_teacher
-from export.training import Judge, Stage, fit
+from export.training import Stage, fit
 from export.transfer import Tokens, TransferSet
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
+from tests.judges import Stopped, closeness_to, stopping_at
 from tests.workshop import Shop, sentences
 
 WORDS, WIDTH = 12, 7  # of the invented language and its teacher
@@ -32,10 +33,6 @@ STAGED = [{"representation": 1}, {"logits": 1, "unfreeze": True}, {"labels": 1, 
 PARTS = ["head", "projection", "bilstm", "embeddings"]
 BELOW_THE_HEAD = ["representation-projection", "representation-bilstm", "representation-embeddings"]
 BEGINNINGS = {"head": "output.", "projection": "dense.", "bilstm": "lstm.", "embeddings": "embedding."}
-
-
-class Stopped(BaseException):
-    """As abrupt as a KeyboardInterrupt."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,9 @@ def transfer_set(rows: int = 96) -> TransferSet:
     labels = np.where(np.arange(rows) < LABELLED, score < 0, -100).astype(np.int64)
     tokens = Tokens.of([row.tolist() for row in words], pad_id=0)
     return TransferSet((tokens,), Signals(np.stack([score, -score], axis=1), hidden), labels)
+
+
+closeness = closeness_to(transfer_set())
 
 
 def toy(stages: list[dict[str, Any]], **changes: Any) -> Toy:
@@ -89,30 +89,6 @@ def moved(before: dict[str, Tensor], student: nn.Module) -> set[str]:
     """The parts of which something is another than before."""
     names = {name for name, value in student.state_dict().items() if not torch.equal(before[name], value)}
     return {part for part, beginning in BEGINNINGS.items() if any(name.startswith(beginning) for name in names)}
-
-
-@torch.inference_mode()
-def closeness(student: nn.Module) -> float:
-    """Minus the mean squared distance to the teacher's logits."""
-    data = transfer_set()
-    loss = 0.0
-    for length in range(1, 5):
-        rows = data.batch(np.flatnonzero(data.lengths == length), torch.device("cpu"))
-        loss += (student(*rows.inputs).logits - rows.target.logits).square().sum().item()
-    return -loss
-
-
-def stopping_at(number: int) -> Judge:
-    """`closeness`, but the evaluation with this number never returns."""
-    calls = []
-
-    def judge(student: nn.Module) -> float:
-        calls.append(1)
-        if len(calls) == number:
-            raise Stopped
-        return closeness(student)
-
-    return judge
 
 
 def test_the_three_stages_have_nine_steps_from_the_head_down() -> None:
@@ -216,7 +192,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     wanted = fit(whole, stages, closeness, tmp_path / "whole", seed=1)
     for number in (1, 2, 9):  # in the first step that dev judges, at its end, and two steps later
         with pytest.raises(Stopped):
-            fit(stopped, stages, stopping_at(number), tmp_path / "stopped", seed=1)
+            fit(stopped, stages, stopping_at(number, closeness), tmp_path / "stopped", seed=1)
         stopped = new_student()
         torch.manual_seed(number)  # the state of the world at the next start is another
     assert fit(stopped, stages, closeness, tmp_path / "stopped", seed=1) == wanted

@@ -16,12 +16,9 @@ from export.signals import Signals
 from export.students import STUDENTS, Form, Shape
 from export.training import Judge, Stage, fit
 from export.transfer import Tokens, TransferSet
+from tests.judges import Stopped, closeness_to, stopping_at
 
 PLACES = 12  # words of the invented language
-
-
-class Stopped(BaseException):
-    """As abrupt as a KeyboardInterrupt."""
 
 
 def transfer_set(rows: int = 96) -> TransferSet:
@@ -34,6 +31,7 @@ def transfer_set(rows: int = 96) -> TransferSet:
 
 
 DATA = transfer_set()
+closeness = closeness_to(DATA)
 
 
 def loop(**changes: Any) -> Distillation:
@@ -51,33 +49,10 @@ def new_student(seed: int = 0) -> nn.Module:
     return STUDENTS["bilstm", Form.TEXT](Shape(PLACES, 6, 5, 4, labels=2, dropout=0.3))
 
 
-@torch.inference_mode()
-def closeness(student: nn.Module) -> float:
-    """Minus the mean squared distance to the teacher; more is better."""
-    parts = []
-    for length in range(1, 5):
-        rows = DATA.batch(np.flatnonzero(DATA.lengths == length), torch.device("cpu"))
-        parts.append((student(*rows.inputs).logits - rows.target.logits).square().mean(dim=1))
-    return -torch.cat(parts).mean().item()
-
-
 def scripted(*values: float) -> Judge:
     """A judge who has made up his mind beforehand; the last value is repeated."""
     left = list(values)
     return lambda student: left.pop(0) if len(left) > 1 else left[0]
-
-
-def stopping_at(number: int) -> Judge:
-    """`closeness`, but the evaluation with this number never returns."""
-    calls = []
-
-    def judge(student: nn.Module) -> float:
-        calls.append(1)
-        if len(calls) == number:
-            raise Stopped
-        return closeness(student)
-
-    return judge
 
 
 def weights(student: nn.Module) -> dict[str, Tensor]:
@@ -116,7 +91,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_pa
     for number in (1, 3, 2):  # before anything was kept, then later, then later still
         torch.manual_seed(number)  # the state of the world at the next start is another
         with pytest.raises(Stopped):
-            fit(stopped, [stage(bf16=bf16)], stopping_at(number), tmp_path / "stopped", seed=1)
+            fit(stopped, [stage(bf16=bf16)], stopping_at(number, closeness), tmp_path / "stopped", seed=1)
         stopped = new_student()
     assert fit(stopped, [stage(bf16=bf16)], closeness, tmp_path / "stopped", seed=1) == wanted
     assert_equal(stopped, whole)
@@ -127,7 +102,7 @@ def test_a_state_that_was_half_written_is_not_gone_on_from(tmp_path: Path, part:
     whole, killed = new_student(), new_student()
     fit(whole, [stage()], closeness, tmp_path / "whole", seed=1)
     with pytest.raises(Stopped):
-        fit(killed, [stage()], stopping_at(3), tmp_path / "killed", seed=1)
+        fit(killed, [stage()], stopping_at(3, closeness), tmp_path / "killed", seed=1)
     (state,) = (tmp_path / "killed" / "0-toy").glob("state-*")
     step = int(state.name.removeprefix("state-"))
     half = state.with_name(f"state-{step + step // 2}")  # what the next one would be called
@@ -143,7 +118,7 @@ def test_a_state_that_was_half_written_is_not_gone_on_from(tmp_path: Path, part:
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     student, again = new_student(), new_student(seed=5)
     best = fit(student, [stage()], closeness, tmp_path, seed=1)
-    assert fit(again, [stage()], stopping_at(1), tmp_path, seed=1) == best
+    assert fit(again, [stage()], stopping_at(1, closeness), tmp_path, seed=1) == best
     assert_equal(again, student)
 
 

@@ -9,7 +9,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ class Distilled:
 
 def open_shop(folder: Path) -> Shop:
     """Write data and encoder below `folder`."""
-    return Shop(folder, *write_data(folder), write_encoder(folder / "encoder"))
+    return Shop(folder, *write_data(folder), write_encoder(folder / "encoder", plain_texts()))
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,11 @@ def sentences() -> list[tuple[str, int]]:
     return rows
 
 
+def plain_texts() -> list[str]:
+    """The same without labels."""
+    return [text for text, _ in sentences()]
+
+
 def write_data(folder: Path) -> tuple[Path, Path, Path]:
     """train.tsv, dev.tsv and unlabelled.txt."""
     rows = sentences()
@@ -167,13 +172,13 @@ def write_data(folder: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
-def write_encoder(folder: Path) -> Path:
-    """A random BERT of two layers with a WordPiece vocabulary of its own, as a Hugging Face folder."""
+def write_encoder(folder: Path, texts: Iterable[str], pieces: int = 200) -> Path:
+    """A random BERT of two layers with a WordPiece vocabulary of these texts' own, as a Hugging Face folder."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator([text for text, _ in sentences()], trainer)
+    trainer = trainers.WordPieceTrainer(vocab_size=pieces, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -197,7 +202,6 @@ def write_encoder(folder: Path) -> Path:
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    torch.manual_seed(0)
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     return folder
