@@ -9,7 +9,8 @@ from torch import nn
 
 from export.recipe import Distillation
 from export.training import fit, optimizer_of
-from tests.test_training import Stopped, assert_equal, closeness, new_student, stage, stopping_at
+from tests.judges import Stopped, stopping_at
+from tests.test_training import assert_equal, closeness, new_student, stage
 
 PAPER = {
     "optimizer": "adadelta",
@@ -59,7 +60,7 @@ def test_an_interrupted_run_of_it_goes_on(tmp_path: Path) -> None:
     whole, stopped = new_student(), new_student()
     wanted = fit(whole, [stage(**PAPER)], closeness, tmp_path / "whole", seed=1)
     with pytest.raises(Stopped):
-        fit(stopped, [stage(**PAPER)], stopping_at(2), tmp_path / "stopped", seed=1)
+        fit(stopped, [stage(**PAPER)], stopping_at(2, closeness), tmp_path / "stopped", seed=1)
     again = new_student()
     assert fit(again, [stage(**PAPER)], closeness, tmp_path / "stopped", seed=1) == wanted
     assert_equal(again, whole)
