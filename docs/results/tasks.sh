@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
+#   docs/results/tasks.sh teach | students | ablation | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
+# DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
+# and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics); TEACHER is
+# all-MiniLM-L6-v2. Without local files, leave the --set options out: the recipes name the same on the hub.
+# Dev selects. `score` opens the test split: once, when everything is chosen.
+set -euo pipefail
+DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
+RUNS=${RUNS:-runs} MODELS=${MODELS:-runs/tasks} WHAT=$1 NAME=$2
+SEEDS=("${@:3}")
+[ ${#SEEDS[@]} -gt 0 ] || SEEDS=(1 2 3)
+
+folder=$DATA/$NAME columns=() recipe=export/recipes/tang2019-$NAME.toml teacher=export/recipes/$NAME-teacher.toml
+case $NAME in
+  mrpc | sick | rte | stsb) columns=(--pair text2) ;;
+  emotion) folder=$DATA/tweeteval_emotion ;;
+  reuters) folder=$DATA/reuters21578_90cat columns=(--label topics) ;;
+  clinc150) recipe=$RUNS/clinc150.toml teacher=$RUNS/clinc150-teacher.toml ;;
+esac
+train=$folder/train.tsv.gz dev=$folder/dev.tsv.gz test=$folder/test.tsv.gz
+case $NAME in
+  mrpc) train=$folder/glue_train.tsv.gz dev=$folder/glue_dev.tsv.gz test=$folder/tokenised_test.tsv.gz ;; # in GLUE's spelling
+  reuters) # has no dev split: every tenth row
+    mkdir -p "$RUNS"
+    dev=$RUNS/reuters-dev.tsv && zcat "$train" | awk 'NR == 1 || NR % 10 == 0' > "$dev"
+    zcat "$train" | awk 'NR == 1 || NR % 10' > "$RUNS/reuters-train.tsv" && train=$RUNS/reuters-train.tsv
+    ;;
+esac
+labelled=(--set "data.train=$train" --set "data.dev=$dev" --set data.text=text)
+case $NAME in
+  mrpc | sick | rte | stsb) labelled+=(--set data.pair=text2) ;;
+  clinc150) [ -e "$recipe" ] || "$PYTHON" -m export init "$train" --dev "$dev" --name clinc150 --into "$RUNS" ;;
+esac
+no_copies=(--set transfer.augment.copies=0 --set training.epochs=60) # a tenth of the rows: more epochs, stopped early
+
+teach() {
+  "$PYTHON" -m export teach "$teacher" --out "$RUNS/$NAME-minilm" --set "teacher.model=$TEACHER" "${labelled[@]}"
+  "$PYTHON" -m export adopt "$RUNS/$NAME-minilm" --name "$NAME-minilm" --dev "$dev" "${columns[@]}" --models "$MODELS"
+}
+
+student() { # the bundle's name, its seed, which is also its version, and what differs from the recipe
+  "$PYTHON" -m export distill "$recipe" --work "$RUNS" --models "$MODELS" \
+    --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$RUNS/$NAME-minilm" "${labelled[@]}" "${@:3}"
+}
+
+students() { # the same network from the labels alone, and distilled
+  for seed in "${SEEDS[@]}"; do
+    student "$NAME-alone" "$seed" "${no_copies[@]}" --set objective.alpha=1
+    student "$NAME-distilled" "$seed"
+  done
+  "$PYTHON" -m export results "$MODELS"
+}
+
+ablation() { # distilled without augmented rows
+  for seed in "${SEEDS[@]}"; do
+    student "$NAME-logits" "$seed" "${no_copies[@]}"
+  done
+  "$PYTHON" -m export results "$MODELS"
+}
+
+score() { # once, when everything is chosen
+  "$PYTHON" -m export evaluate "$MODELS/$NAME-minilm/1" "$test" "${columns[@]}"
+  for seed in "${SEEDS[@]}"; do
+    for kind in alone distilled; do
+      "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}" --teacher "$MODELS/$NAME-minilm/1"
+    done
+  done
+}
+
+"$WHAT"
