@@ -45,4 +45,4 @@ shift
 for what in "${@:-teach alone_random alone hard soft joint frozen staged}"; do
   for step in $what; do "$step"; done
 done
-"$PYTHON" -m export results "$MODELS"
+[ ! -e "$MODELS" ] || "$PYTHON" -m export results "$MODELS"
