@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     AutoModelForMaskedLM,
+    BatchEncoding,
     DataCollatorForLanguageModeling,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -32,8 +33,9 @@ from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.pretrained import check_limit, load_network, load_tokenizer
 from export.recipe import Adaptation, Loop, TeachRecipe, as_toml
-from export.sentences import shaped_texts
+from export.sentences import shaped_rows
 from export.tasks import LEARNING
+from export.teacher import tokenized
 
 AVERAGE = "average.pt"
 RECIPE = "recipe.toml"
@@ -147,10 +149,7 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     if (folder / "tokenizer.json").exists():  # what `_finish` writes last
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
-    texts = [text for source in adaptation.texts for text in shaped_texts(source)]
-    if not texts:
-        raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")
-    encoding = tokenizer(texts, truncation=True, max_length=recipe.teacher.max_tokens, return_token_type_ids=False)
+    encoding = masked_rows(tokenizer, adaptation, recipe.teacher.max_tokens)
     set_seed(recipe.seed)
     trainer = MaskedLanguageTrainer(
         model=load_network(AutoModelForMaskedLM, recipe.teacher.model),
@@ -160,6 +159,21 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     )
     _train(trainer)
     return _finish(trainer, tokenizer, folder)
+
+
+def masked_rows(tokenizer: PreTrainedTokenizerFast, adaptation: Adaptation, max_tokens: int) -> BatchEncoding:
+    """The token ids of all texts, a pair in one sequence, whose words it must look for in the other text.
+
+    Raises DataError where none fits.
+    """
+    whole: dict[str, list[list[int]]] = {}
+    for source in adaptation.texts:
+        rows = list(shaped_rows(source))
+        for key, values in (tokenized(tokenizer, rows, max_tokens) if rows else {}).items():
+            whole.setdefault(key, []).extend(values)
+    if not whole:
+        raise DataError("adaptation.texts: not one text fits; look at min_words, max_words, skip")
+    return BatchEncoding(whole)
 
 
 def _train(trainer: Trainer) -> None:

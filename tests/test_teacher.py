@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from export.datasets import Names, read_examples
 from export.errors import DataError, ModelError, RecipeError
-from export.fine_tuning import fine_tune
+from export.fine_tuning import fine_tune, masked_rows
 from export.metrics import accuracy
 from export.pretrained import load_tokenizer
 from export.tasks import targets_of
@@ -58,6 +58,20 @@ def test_a_teacher_is_adapted_before_it_is_fine_tuned(shop: Shop, taught: Path, 
     other = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts, "mask": 0.3})
     with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe"):
         fine_tune(other, tmp_path / "out")
+
+
+def test_a_pair_is_adapted_to_in_one_sequence(shop: Shop, tmp_path: Path) -> None:
+    """So that the encoder learns to look for a masked word in the other text."""
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("one\tother\nthe film is good\tthe film was good\n", encoding="utf-8")
+    texts = [{"source": str(pairs), "column": "one", "pair": "other"}, {"source": str(shop.unlabelled), "limit": 2}]
+    recipe = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts})
+    assert recipe.adaptation is not None
+    tokenizer = load_tokenizer(str(shop.encoder))
+    rows = masked_rows(tokenizer, recipe.adaptation, 64)
+    assert tokenizer.decode(rows["input_ids"][0]) == "[CLS] the film is good [SEP] the film was good [SEP]"
+    assert set(rows["token_type_ids"][0]) == {0, 1}
+    assert [len(values) for values in rows.values()] == [3] * len(rows)
 
 
 def test_an_adaptation_without_texts_is_refused(shop: Shop, tmp_path: Path) -> None:
