@@ -50,9 +50,11 @@ class MaskedLanguageTrainer(Trainer):
         if len(heads) != 1:  # an architecture that keeps its head in several parts: let it do the whole
             return super().compute_loss(model, inputs, *args, **kwargs)
         labels = inputs.pop("labels")  # (B, T), -100 where nothing is asked
-        states = inner.base_model(**inputs).last_hidden_state  # (B, T, H)
         asked = labels != -100
-        return torch.nn.functional.cross_entropy(heads[0](states[asked]).float(), labels[asked])
+        with self.accelerator.autocast():  # what accelerate wraps in it is the whole model's forward, which is not run
+            states = inner.base_model(**inputs).last_hidden_state  # (B, T, H)
+            logits = heads[0](states[asked])
+        return torch.nn.functional.cross_entropy(logits.float(), labels[asked])
 
 
 class AveragedTrainer(Trainer):

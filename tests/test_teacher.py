@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, TrainingArguments
 
 from export.datasets import Names, read_examples
 from export.errors import DataError, ModelError, RecipeError
-from export.fine_tuning import fine_tune, masked_rows
+from export.fine_tuning import MaskedLanguageTrainer, fine_tune, masked_rows
 from export.metrics import accuracy
 from export.pretrained import load_tokenizer
 from export.tasks import targets_of
@@ -72,6 +72,28 @@ def test_a_pair_is_adapted_to_in_one_sequence(shop: Shop, tmp_path: Path) -> Non
     assert tokenizer.decode(rows["input_ids"][0]) == "[CLS] the film is good [SEP] the film was good [SEP]"
     assert set(rows["token_type_ids"][0]) == {0, 1}
     assert [len(values) for values in rows.values()] == [3] * len(rows)
+
+
+@pytest.mark.parametrize(("bf16", "wanted"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_an_adaptation_multiplies_as_it_is_asked_and_has_the_loss_of_all_places(
+    bf16: bool, wanted: torch.dtype, shop: Shop, tmp_path: Path
+) -> None:
+    """Of the whole vocabulary's logits only those of masked places are computed."""
+    model = AutoModelForMaskedLM.from_pretrained(shop.encoder).eval()
+    trainer = MaskedLanguageTrainer(
+        model=model, args=TrainingArguments(output_dir=str(tmp_path), bf16=bf16, use_cpu=True, report_to="none")
+    )
+    tokenizer = load_tokenizer(str(shop.encoder))
+    rows = tokenizer(["the film is good", "her voice was awful and dull"], padding=True, return_tensors="pt")
+    asked = torch.zeros_like(rows["input_ids"], dtype=torch.bool)
+    asked[0, 2] = asked[1, 3] = True
+    labels = rows["input_ids"].masked_fill(~asked, -100)
+    seen: list[torch.dtype] = []
+    layer = model.bert.encoder.layer[0].output.dense
+    layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    found = trainer.compute_loss(model, {**rows, "labels": labels})
+    assert seen == [wanted]
+    assert found.item() == pytest.approx(model(**rows, labels=labels).loss.item(), rel=0.02 if bf16 else 1e-5)
 
 
 def test_an_adaptation_without_texts_is_refused(shop: Shop, tmp_path: Path) -> None:
