@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from export.errors import RecipeError, first_line
-from export.recipe import Augmentation
+from export.sections import Augmentation
 from service.bundle.encoder import Text
 
 Tagger = Callable[[Sequence[str]], Sequence[str]]

@@ -32,7 +32,8 @@ from export.averaging import moving_average
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.pretrained import check_limit, load_network, load_tokenizer
-from export.recipe import Adaptation, Loop, TeachRecipe, as_toml
+from export.recipe import TeachRecipe, as_toml
+from export.sections import Adaptation, Loop
 from export.sentences import shaped_rows
 from export.tasks import LEARNING
 from export.teacher import tokenized

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export import inherit
+from export.data import Data, Sources, listed, read_all
 from export.datasets import Columns, Dataset, Names, read_pairs
 from export.errors import DataError, ModelError, RecipeError, first_line
 from export.evaluation import asked, report
@@ -24,8 +25,9 @@ from export.pretrained import load_tokenizer
 from export.progress import console
 from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
-from export.recipe import Data, DistillRecipe, HiddenStates, Section, Sources, as_toml, listed, read_all
+from export.recipe import DistillRecipe, as_toml
 from export.records import read_records
+from export.sections import HiddenStates, Section
 from export.signals import Output, Stacked
 from export.students import STUDENTS, Recurrent, Shape, count_parameters
 from export.tags import Words

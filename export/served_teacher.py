@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from export.errors import ModelError
 from export.pair import name_of
-from export.recipe import HiddenStates
+from export.sections import HiddenStates
 from export.signals import Signals, StatesShape
 from export.teacher import pieces_of
 from export.to_onnx import embedding_table

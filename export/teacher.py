@@ -33,7 +33,7 @@ from export.pretrained import (
     plain_tokenizer_json,
     task_of,
 )
-from export.recipe import HiddenStates, Pooled
+from export.sections import HiddenStates, Pooled
 from export.signals import Pieces, Signals, StatesShape
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import TEACHER_INPUTS, Task

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from export.recipe import HiddenStates, TeacherSource
+from export.sections import HiddenStates, TeacherSource
 from export.served_teacher import ServedTeacher, is_bundle
 from export.signals import Signals, StatesShape
 from export.teacher import Teacher

@@ -23,7 +23,7 @@ from transformers import get_scheduler
 from export.averaging import moving_average
 from export.objectives import ObjectiveFunction
 from export.progress import Bar, console, progress_bar
-from export.recipe import Distillation
+from export.sections import Distillation
 from export.signals import Output
 from export.transfer import TransferSet, length_batches
 

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from export.alignment import going_on, partners, piece_tags
 from export.augment import augmented, named_tagger
+from export.data import Data
 from export.datasets import Dataset, Label
 from export.errors import DataError, ModelError
 from export.metrics import Targets
 from export.objectives import UNLABELLED
 from export.progress import console, progress_bar
-from export.recipe import Data, HiddenStates, Transfer
+from export.sections import HiddenStates, Transfer
 from export.sentences import shaped_rows
 from export.signals import Pieces, Signals, Stacked, Target, stretches
 from export.tags import Words

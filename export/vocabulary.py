@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from export.errors import RecipeError
-from export.recipe import Student
+from export.sections import Student
 
 CHUNK = 10_000
 MOST_WORDS = 2**31 - 1

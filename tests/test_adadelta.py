@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.recipe import Distillation
+from export.sections import Distillation
 from export.training import fit, optimizer_of
 from tests.judges import Stopped, stopping_at
 from tests.test_training import assert_equal, closeness, new_student, stage

@@ -13,7 +13,7 @@ from export.alignment import first_pieces, going_on, partners, piece_tags, place
 from export.objectives import UNLABELLED
 from export.pretrained import load_tokenizer
 from export.publish import Reads, encoder_of
-from export.recipe import Student
+from export.sections import Student
 from export.tags import Words, spans_of
 from export.teacher import pieces_of, reader
 from export.vocabulary import vocabulary_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from export.augment import augmented, named_tagger, penn_tags
 from export.datasets import Dataset, Example
 from export.errors import RecipeError
-from export.recipe import Augmentation, Transfer
+from export.sections import Augmentation, Transfer
 from export.transfer import collect
 
 MASK = "[MASK]"

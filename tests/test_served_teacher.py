@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from export.errors import ModelError
 from export.pipeline import Places, distill
-from export.recipe import TeacherSource
+from export.sections import TeacherSource
 from export.served_teacher import ServedTeacher, is_bundle
 from export.teacher import Teacher
 from export.teachers import open_teacher

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.data import Data
 from export.datasets import Example
 from export.errors import DataError
-from export.recipe import Data
 from export.splits import Examples, few, few_of_each_label, hold_out
 from export.transfer import collect
 from tests.workshop import Shop

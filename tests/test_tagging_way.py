@@ -17,7 +17,8 @@ from export.datasets import Columns, Names, read_examples
 from export.fine_tuning import fine_tune
 from export.objectives import UNLABELLED
 from export.pipeline import Places, adopt, distill, new_student
-from export.recipe import DistillRecipe, HiddenStates, Pooled
+from export.recipe import DistillRecipe
+from export.sections import HiddenStates, Pooled
 from export.served_teacher import ServedTeacher
 from export.signals import Stacked, stretches
 from export.students import BiLSTMTagger

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from export.data import Data
 from export.datasets import Columns, Example, Names, read_examples, read_texts
 from export.errors import DataError
-from export.recipe import Data
 from export.students import Form
 from export.tags import Words, spans_of
 from service.bundle.manifest import Task, are_tags

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.objectives import logit_mse
-from export.recipe import Distillation
+from export.sections import Distillation
 from export.signals import Signals
 from export.students import STUDENTS, Form, Shape
 from export.training import Judge, Stage, fit

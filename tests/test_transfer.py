@@ -14,7 +14,7 @@ from export.datasets import Dataset, Example
 from export.errors import DataError, ModelError
 from export.objectives import UNLABELLED
 from export.publish import Reads, encoder_of
-from export.recipe import Augmentation, HiddenStates, Pooled, Transfer
+from export.sections import Augmentation, HiddenStates, Pooled, Transfer
 from export.sentences import TextSource
 from export.signals import Signals
 from export.teacher import Teacher

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.errors import ModelError
 from export.metrics import Targets
 from export.objectives import UNLABELLED
-from export.recipe import HiddenStates
+from export.sections import HiddenStates
 from export.signals import Signals
 from export.teacher import Teacher
 from export.transfer import Batch, Tokens, TransferSet, label

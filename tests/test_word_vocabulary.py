@@ -16,7 +16,7 @@ from export.errors import RecipeError
 from export.inherit import file_embeddings, svd_embeddings
 from export.pretrained import load_tokenizer
 from export.publish import Reads, encoder_of
-from export.recipe import Student
+from export.sections import Student
 from export.vocabulary import Vocabulary, vocabulary_of, word_vocabulary
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Role

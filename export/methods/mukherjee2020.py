@@ -27,7 +27,8 @@ import torch
 from torch import nn
 
 from export.objectives import REPRESENTATION, SOFT, ObjectiveFunction, weighted
-from export.recipe import DistillRecipe, StagePlan
+from export.recipe import DistillRecipe
+from export.sections import StagePlan
 from export.signals import Output
 from export.students import Recurrent
 from export.tasks import LEARNING
