@@ -83,6 +83,10 @@ class Output(NamedTuple):
     logits: Tensor  # (R, L)
     representation: Tensor  # (R, D): the layer below the logits, which can learn a teacher's hidden states
 
+    def exact(self) -> "Output":
+        """In fp32, whatever arithmetic it comes from."""
+        return Output(self.logits.float(), self.representation.float())
+
 
 class Target(NamedTuple):
     """The teacher's signals and the labels that there are."""

@@ -10,22 +10,22 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import get_scheduler
 
 from export.averaging import moving_average
-from export.objectives import ObjectiveFunction
 from export.progress import Bar, console, progress_bar
 from export.sections import Distillation
-from export.signals import Output
-from export.transfer import TransferSet, length_batches
+from export.transfer import length_batches
 
 STANDING = "standing.json"
 
@@ -33,13 +33,45 @@ Judge = Callable[[nn.Module], float]
 """The dev metric of a student; more is better."""
 
 
+class Exact(Protocol):
+    """What a student gives."""
+
+    def exact(self) -> Any:
+        """The same in fp32: what objectives are given."""
+
+
+class Batch(Protocol):
+    """Some rows on their way through a student."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What it is called with."""
+
+    @property
+    def target(self) -> Any:
+        """What its output is held against."""
+
+
+class Rows(Protocol):
+    """What is learnt from."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, (N,)."""
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
+        """These rows, (B,)."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stretch of training."""
 
     name: str
-    data: TransferSet
-    objective: ObjectiveFunction
+    data: Rows
+    objective: Callable[[Any, Any], Tensor]  # what the student gives, in fp32, and its target
     loop: Distillation
     trainable: tuple[str, ...] = ("",)  # prefixes of parameters that learn; "" stands for all
     judge: Judge | None = None  # whose opinion counts instead of the run's own, where dev says nothing yet
@@ -135,9 +167,8 @@ class _Run:
         self.student.train()
         batch = self.stage.data.batch(indices, self.accelerator.device)
         with self.accelerator.autocast():
-            output: Output = self.student(*batch.inputs)
-        exact = Output(output.logits.float(), output.representation.float())
-        self.accelerator.backward(self.stage.objective(exact, batch.target))
+            output: Exact = self.student(*batch.inputs)
+        self.accelerator.backward(self.stage.objective(output.exact(), batch.target))
         self.accelerator.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()

@@ -171,9 +171,10 @@ def test_the_projection_learns_the_teachers_states(tmp_path: Path, states: str) 
 
 
 def test_the_rows_that_judge_a_representation_are_not_learnt_from() -> None:
-    first = toy(STAGED).stages[0]
-    assert first.data.rows is not None
-    assert len(set(first.data.rows)) == len(first.data.rows) == 86
+    data = toy(STAGED).stages[0].data
+    assert isinstance(data, TransferSet)
+    assert data.rows is not None
+    assert len(set(data.rows)) == len(data.rows) == 86
 
 
 def test_a_later_step_that_betters_nothing_leaves_the_weights_as_they_are(tmp_path: Path) -> None:
