@@ -1,4 +1,4 @@
-"""`python -m export`: init · teach · distill · adopt · evaluate · calibrate · promote.
+"""`python -m export`: init · pretrain · teach · distill · adopt · evaluate · calibrate · promote.
 
 Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measured is not enough and nothing changed,
 130 interrupted (run the same command again to go on).
@@ -66,6 +66,22 @@ def init(
         _done("written", file)
     for command in started.commands:
         console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def pretrain(
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option(help="where the encoder goes, a Hugging Face folder")],
+    overrides: Overrides = [],  # noqa: B006
+    work: Work = Path("runs"),
+) -> None:
+    """Make a smaller encoder of a larger one on plain text, for no task in particular; `teach` and `distill` use it."""
+    from export.recipe import ExtractRecipe, read_recipe
+
+    wanted = read_recipe(ExtractRecipe, recipe, overrides)
+    from export.pretraining import pretrain
+
+    _done("encoder", pretrain(wanted, out, work))
 
 
 @app.command()

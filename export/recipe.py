@@ -1,6 +1,7 @@
 """Recipes: read from TOML, strict. A recipe and its overrides say everything that a run depends on.
 
-`TeachRecipe` fine-tunes a teacher, `DistillRecipe` distils a student from one.
+`TeachRecipe` fine-tunes a teacher, `DistillRecipe` distils a student from one; `ExtractRecipe` makes a smaller encoder
+of a larger one before there is a task.
 """
 
 import tomllib
@@ -18,7 +19,9 @@ from export.errors import RecipeError
 from export.overrides import overrule
 from export.sections import (
     Adaptation,
+    Comparing,
     Distillation,
+    Extraction,
     Objective,
     Section,
     Seed,
@@ -100,6 +103,29 @@ class DistillRecipe(Section):
         if self.data.pair is None:
             return Columns()
         return Columns(captured.TEXT, "", captured.PAIR) if captured.is_store(source) else self.data.columns
+
+
+class ExtractRecipe(Section):
+    """How to make a smaller encoder of a larger one, on plain text, for no task in particular."""
+
+    name: str
+    method: Literal["chen2021"]
+    seed: Seed = 0
+    teacher: TeacherSource
+    texts: tuple[TextSource, ...] = Field(min_length=1)
+    student: str = Field(description="LAYERSxHIDDENxHEADSxINTERMEDIATE, such as 3x192x6x768")
+    extraction: Extraction = Extraction()
+    comparing: Comparing = Comparing()
+    training: Distillation
+    held_out: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
+
+    @model_validator(mode="after")
+    def _texts_are_single(self) -> Self:
+        if any(texts.pair is not None for texts in self.texts):
+            raise ValueError("texts: pairs teach a task; leave out pair")
+        if self.teacher.hidden is not None:
+            raise ValueError("teacher.hidden: comparing.by says what is learnt; leave it out")
+        return self
 
 
 def read_recipe(kind: type[R], path: Path, overrides: Iterable[str] = ()) -> R:

@@ -142,6 +142,28 @@ class Distillation(SelectingLoop):
     rho: Probability = Field(default=0.95, description="adadelta: decay of its averages")
 
 
+class Extraction(Section):
+    """chen2021: what a transformer student begins with."""
+
+    by: Literal["importance", "chance", "nothing"] = Field(
+        default="importance", description="ETD-Impt, ETD-Rand, or random weights, against which they are measured"
+    )
+    loss: Literal["states", "masked"] = Field(
+        default="states", description="whose first-order change is importance: see export/importance.py"
+    )
+    texts: Positive = Field(default=512, description="of the plain texts, from which importance is told")
+    batch_size: Positive = 8
+
+
+class Comparing(Section):
+    """chen2021: how a transformer student is held against its teacher."""
+
+    by: Literal["minilm", "tinybert"] = "minilm"
+    heads: Positive | None = Field(
+        default=None, description="relation heads, a divisor of both widths; unset: as many as the teacher has"
+    )
+
+
 class StagePlan(Section):
     """A stage of mukherjee2020: what is learnt, each by its weight, and how its loop differs from `training`."""
 

@@ -1,0 +1,234 @@
+"""Making an encoder for no task in particular: a smaller one learns on plain text what stands inside a larger one.
+
+The result is a Hugging Face folder, with which `teach` and `distill` begin as with any other encoder. Nothing of a
+teacher is stored: what stands inside it is as large as all its layers, so it runs beside the student.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from export.compute import BACKWARD, bert_flops, relation_flops
+from export.errors import DataError, ModelError, OptionError, RecipeError
+from export.extraction import Importance, Places, choose, extract, shape_of
+from export.importance import LOSSES, Batch, importance
+from export.inside import Watched
+from export.methods import chen2021
+from export.pretrained import check_limit, load_network, load_tokenizer
+from export.progress import console
+from export.recipe import ExtractRecipe, as_toml
+from export.relations import COMPARISONS, Inside
+from export.sentences import shaped_texts
+from export.shape import BertShape, parse_shape
+from export.training import Judge, fit
+from export.transfer import Tokens, length_batches
+
+RECIPE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Some rows for the student, and what stood inside the teacher as it read them."""
+
+    inputs: tuple[Tensor, ...]  # ids (B, T) and their mask (B, T)
+    target: Inside
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """Plain texts as both read them, and the teacher, which is asked anew each time."""
+
+    tokens: Tokens
+    teacher: Watched
+    bf16: bool
+
+    def __len__(self) -> int:
+        return len(self.tokens.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, (N,)."""
+        return self.tokens.lengths
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Watching:
+        """These rows, (B,)."""
+        ids, lengths = self.tokens.block(indices)
+        mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)).to(device)
+        inputs = torch.from_numpy(ids).to(device), mask
+        half = torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
+        with torch.no_grad(), half:
+            found: Inside = self.teacher.to(device)(*inputs)
+        return Watching(inputs, found.exact())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations of a run."""
+
+    extraction: float
+    step: float  # on average
+    steps: int
+
+    @property
+    def total(self) -> float:
+        return self.extraction + self.step * self.steps
+
+
+def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
+    """Extract a student and distil it; it lies in `out`. An interrupted run goes on from its last evaluation.
+
+    Raises ExportError for input that can't be used.
+    """
+    if (out / "config.json").exists():
+        raise OptionError(f"{out}: a model lies there already; choose another --out")
+    shape, tokenizer = parse_shape(recipe.student), load_tokenizer(recipe.teacher.model)
+    teacher = load_network(AutoModel, recipe.teacher.model).eval()
+    check_limit(teacher.config, recipe.teacher.model, recipe.teacher.max_tokens)
+    whole, heads = shape_of(teacher), _relation_heads(recipe, shape_of(teacher), shape)
+    learnt, held = _rows(recipe, tokenizer)
+    set_seed(recipe.seed)
+    student, hidden = _begun(recipe, teacher, tokenizer, shape, learnt)
+    cost = _cost(recipe, whole, shape, learnt)
+    console.log(f"student: {_counted(student)}; teacher: {_counted(teacher)}; {_spent(cost)}")
+    watched, watching = chen2021.compared(recipe, teacher, student, hidden)
+    rows, judging = (PlainRows(part, watched, recipe.training.bf16) for part in (learnt, held))
+    judge = _judge(recipe, judging, heads)
+    fit(watching, chen2021.stages(recipe, rows, heads, judge), judge, work, recipe.seed)
+    student.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
+    return out
+
+
+def _relation_heads(recipe: ExtractRecipe, teacher: BertShape, student: BertShape) -> int:
+    heads = recipe.comparing.heads or teacher.heads
+    if teacher.hidden % heads or student.hidden % heads:
+        raise RecipeError(
+            f"comparing.heads: {heads} relation heads do not divide both {teacher.hidden} and {student.hidden} hidden "
+            "dimensions; name a number that does"
+        )
+    return heads
+
+
+def _rows(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast) -> tuple[Tokens, Tokens]:
+    """What is learnt from, and what selects."""
+    texts = list(dict.fromkeys(text for source in recipe.texts for text in shaped_texts(source)))
+    if len(texts) <= recipe.held_out:
+        raise DataError(f"texts: {len(texts):,} fit, and held_out takes {recipe.held_out:,}; give more texts")
+    np.random.default_rng(recipe.seed).shuffle(texts)
+    held, learnt = texts[: recipe.held_out], texts[recipe.held_out :]
+    return _tokens(recipe, tokenizer, learnt), _tokens(recipe, tokenizer, held)
+
+
+def _tokens(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tokens:
+    found = tokenizer(list(texts), truncation=True, max_length=recipe.teacher.max_tokens)["input_ids"]
+    return Tokens.of(found, int(tokenizer.pad_token_id))
+
+
+def _begun(
+    recipe: ExtractRecipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, shape: BertShape, rows: Tokens
+) -> tuple[PreTrainedModel, Places | None]:
+    """The student before it learns, and which of the teacher's hidden dimensions it has."""
+    if recipe.extraction.by == "nothing":
+        fresh: PreTrainedModel = AutoModel.from_config(_shaped(teacher, shape))
+        return fresh, None
+    if recipe.extraction.by == "chance":
+        counts = Importance.by_chance(shape_of(teacher), np.random.default_rng(recipe.seed))
+    else:
+        counts = _importance(recipe, teacher, tokenizer, rows)
+    kept = choose(counts, shape)
+    return extract(teacher, kept, shape.heads), kept.hidden
+
+
+def _shaped(teacher: Any, shape: BertShape) -> Any:
+    """The teacher's configuration, of another size."""
+    config = type(teacher.config).from_dict(teacher.config.to_dict())
+    config.num_hidden_layers, config.hidden_size = shape.layers, shape.hidden
+    config.num_attention_heads, config.intermediate_size = shape.heads, shape.intermediate
+    return config
+
+
+def _importance(
+    recipe: ExtractRecipe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: Tokens
+) -> Importance:
+    """Measured in fp32. Raises ModelError where masked words are asked for and the teacher lost the head for them."""
+    model: Any = teacher
+    if recipe.extraction.loss == "masked":
+        model, found = load_network(AutoModelForMaskedLM, recipe.teacher.model, output_loading_info=True)
+        if found["missing_keys"]:
+            raise ModelError(
+                f"teacher {recipe.teacher.model}: has no head for masked words; set extraction.loss = 'states'"
+            )
+    batches = list(_batches(recipe, tokenizer, rows))
+    return importance(model, batches, LOSSES[recipe.extraction.loss], recipe.seed)
+
+
+def _batches(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, rows: Tokens) -> Iterator[Batch]:
+    """The first texts, in batches of like lengths; some words masked where the loss asks for them."""
+    count = min(recipe.extraction.texts, len(rows.offsets) - 1)
+    mask = DataCollatorForLanguageModeling(tokenizer, seed=recipe.seed)
+    for places in length_batches(rows.lengths[:count], recipe.extraction.batch_size, np.random.default_rng(0)):
+        ids, lengths = rows.block(places)
+        real = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+        batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(real)}
+        if recipe.extraction.loss == "masked":
+            batch["input_ids"], batch["labels"] = mask.torch_mask_tokens(batch["input_ids"])
+        yield batch
+
+
+def _judge(recipe: ExtractRecipe, rows: PlainRows, heads: int) -> Judge:
+    """Minus the mean loss over the texts that were held out."""
+    batches = list(length_batches(rows.lengths, recipe.training.batch_size, np.random.default_rng(0)))
+    compare = COMPARISONS[recipe.comparing.by]
+
+    @torch.no_grad()
+    def judge(student: nn.Module) -> float:
+        device = next(student.parameters()).device
+        total = 0.0
+        for indices in batches:
+            batch = rows.batch(indices, device)
+            ours: Inside = student(*batch.inputs)
+            total += compare(ours.exact(), batch.target, heads).item() * len(indices)
+        return -total / len(rows)
+
+    return judge
+
+
+def _cost(recipe: ExtractRecipe, teacher: BertShape, student: BertShape, rows: Tokens) -> Cost:
+    """Of rows of the mean length, without padding."""
+    tokens, batch = float(rows.lengths.mean()), recipe.training.batch_size
+    compared = student.layers if recipe.comparing.by == "tinybert" else 2  # scores of each layer; attention and values
+    theirs = bert_flops(teacher, tokens) + relation_flops(teacher.hidden, tokens, compared)
+    ours = bert_flops(student, tokens) + relation_flops(student.hidden, tokens, compared)
+    counted = recipe.extraction.texts if recipe.extraction.by == "importance" else 0
+    extraction = counted * bert_flops(teacher, tokens) * (1 + BACKWARD)
+    steps = round(recipe.training.epochs * len(rows.lengths) / batch)
+    return Cost(extraction, batch * (theirs + ours * (1 + BACKWARD)), steps)
+
+
+def _counted(model: nn.Module) -> str:
+    total = sum(weight.numel() for weight in model.parameters())
+    tables = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
+    return f"{total:,} weights, {total - tables:,} without embeddings"
+
+
+def _spent(cost: Cost) -> str:
+    return (
+        f"{cost.total:.3g} floating-point operations in {cost.steps:,} steps, {cost.extraction:.2g} of them to choose "
+        "what to begin with"
+    )

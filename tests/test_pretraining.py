@@ -1,0 +1,149 @@
+"""A smaller encoder is made of a larger one on plain text, from whatever it begins with, and used like any encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel, BertConfig
+
+from export.compute import bert_flops, relation_flops
+from export.errors import DataError, ModelError, RecipeError
+from export.extraction import shape_of
+from export.fine_tuning import fine_tune
+from export.inside import Watched
+from export.pretrained import load_network
+from export.pretraining import pretrain
+from export.recipe import ExtractRecipe
+from export.relations import products
+from export.shape import BertShape
+from export.teacher import Teacher
+from tests.workshop import LABELS, Shop, command
+
+SMALL = BertShape(1, 16, 2, 24)
+TRAINING = {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3, "bf16": False, "average": 0.8, "patience": 99}
+
+
+def recipe(shop: Shop, **changes: Any) -> ExtractRecipe:
+    """Of the shop's encoder a half in each direction."""
+    content = {
+        "name": "small",
+        "method": "chen2021",
+        "seed": 1,
+        "teacher": {"model": str(shop.encoder), "max_tokens": 32},
+        "texts": [{"source": str(shop.unlabelled)}],
+        "student": "1x16x2x24",
+        "comparing": {"by": "minilm", "heads": 4},
+        "extraction": {"texts": 64},
+        "training": TRAINING,
+        "held_out": 40,
+    }
+    return ExtractRecipe.model_validate(content | changes)
+
+
+def held_out_losses(text: str) -> list[float]:
+    return [-float(part.split()[0].rstrip(",")) for part in text.split("held out ")[1:]]
+
+
+@pytest.mark.parametrize("by", ["importance", "chance", "nothing"])
+@pytest.mark.parametrize("compare", ["minilm", "tinybert"])
+def test_a_student_comes_nearer_to_its_teacher(
+    by: str, compare: str, shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = recipe(shop, extraction={"by": by, "texts": 64}, comparing={"by": compare, "heads": 4})
+    folder = pretrain(wanted, tmp_path / "small", tmp_path / "work")
+    said = capsys.readouterr().err
+    losses = held_out_losses(said)
+    assert len(losses) > 10
+    assert losses[-1] < 0.7 * losses[0]
+    assert "floating-point operations in" in said
+    assert shape_of(AutoModel.from_pretrained(folder)) == SMALL
+    assert 'method = "chen2021"' in (folder / "recipe.toml").read_text()
+
+
+def test_the_best_weights_are_those_that_are_written(shop: Shop, tmp_path: Path) -> None:
+    """And a run that was stopped goes on to the same ones."""
+    whole = pretrain(recipe(shop), tmp_path / "whole", tmp_path / "work")
+    again = pretrain(recipe(shop), tmp_path / "again", tmp_path / "work")  # from its checkpoints: nothing is left to do
+    other = pretrain(recipe(shop), tmp_path / "other", tmp_path / "elsewhere")
+    first, *others = (load_network(AutoModel, str(folder)).state_dict() for folder in (whole, again, other))
+    for weights in others:
+        assert all(torch.equal(weights[name], first[name]) for name in first)
+
+
+def test_it_is_fine_tuned_like_any_encoder(shop: Shop, tmp_path: Path) -> None:
+    folder = pretrain(recipe(shop), tmp_path / "small", tmp_path / "work")
+    teach = shop.teach_recipe(teacher={"model": str(folder), "max_tokens": 32})
+    teacher = Teacher.load(str(fine_tune(teach, tmp_path / "taught")))
+    assert teacher.labels == LABELS
+    assert teacher.states.width == 16
+
+
+def test_by_the_command(shop: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "small.toml"
+    import tomli_w
+
+    file.write_text(tomli_w.dumps(recipe(shop).model_dump(mode="json", exclude_none=True)))
+    done = command("pretrain", file, "--out", "made", "--set", "training.epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "encoder: made" in done.stderr + done.stdout
+    assert (tmp_path / "made" / "tokenizer.json").exists()
+    twice = command("pretrain", file, "--out", "made", cwd=tmp_path)
+    assert twice.returncode == 2
+    assert "made: a model lies there already" in twice.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "problem"),
+    [
+        ({"student": "1x16x2"}, ModelError, "shape 1x16x2"),
+        ({"student": "3x16x2x24"}, ModelError, "3 layers cannot be cut out of 2"),
+        ({"comparing": {"heads": 3}}, RecipeError, "3 relation heads do not divide both 32 and 16"),
+        ({"held_out": 5000}, DataError, "held_out takes 5,000"),
+        ({"extraction": {"loss": "masked"}}, ModelError, "has no head for masked words"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_a_line(
+    changes: dict[str, Any], error: type[Exception], problem: str, shop: Shop, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=problem):
+        pretrain(recipe(shop, **changes), tmp_path / "small", tmp_path / "work")
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("tokens", [7, 12])
+def test_costs_are_those_that_torch_counts(tokens: int) -> None:
+    shape = BertShape(2, 24, 3, 40)
+    model = AutoModel.from_config(
+        BertConfig(
+            vocab_size=9,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=40,
+        ),
+        attn_implementation="eager",
+        add_pooling_layer=False,
+    )
+    ids = torch.ones(1, tokens, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counted:
+        model(input_ids=ids)
+    assert counted.get_total_flops() == bert_flops(shape, tokens)
+    with FlopCounterMode(display=False) as counted:
+        products(torch.ones(1, tokens, 24), torch.ones(1, tokens, 24), 4)
+    assert counted.get_total_flops() == relation_flops(24, tokens, 1)
+
+
+def test_a_watched_encoder_tells_what_it_multiplies(shop: Shop) -> None:
+    encoder = load_network(AutoModel, str(shop.encoder)).eval()
+    ids, mask = torch.randint(5, 50, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    found = Watched(encoder, [1], states=True)(ids, mask)
+    states = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    assert torch.equal(found.states[0], states[0])
+    assert torch.equal(found.states[1], states[2])
+    own = encoder.encoder.layer[1].attention.self
+    assert torch.equal(found.queries[0], own.query(states[1]))
+    assert torch.equal(found.keys[0], own.key(states[1]))
+    assert torch.equal(found.values[0], own.value(states[1]))
+    assert not own.query._forward_hooks
