@@ -128,10 +128,10 @@ def _relation_heads(recipe: ExtractRecipe, teacher: BertShape, student: BertShap
 def _rows(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast) -> tuple[Tokens, Tokens]:
     """What is learnt from, and what selects."""
     texts = list(dict.fromkeys(text for source in recipe.texts for text in shaped_texts(source)))
-    if len(texts) <= recipe.held_out:
-        raise DataError(f"texts: {len(texts):,} fit, and held_out takes {recipe.held_out:,}; give more texts")
+    if len(texts) <= recipe.judging:
+        raise DataError(f"texts: {len(texts):,} fit, and judging takes {recipe.judging:,}; give more texts")
     np.random.default_rng(recipe.seed).shuffle(texts)
-    held, learnt = texts[: recipe.held_out], texts[recipe.held_out :]
+    held, learnt = texts[: recipe.judging], texts[recipe.judging :]
     return _tokens(recipe, tokenizer, learnt), _tokens(recipe, tokenizer, held)
 
 

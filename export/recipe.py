@@ -117,7 +117,7 @@ class ExtractRecipe(Section):
     extraction: Extraction = Extraction()
     comparing: Comparing = Comparing()
     training: Distillation
-    held_out: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
+    judging: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
 
     @model_validator(mode="after")
     def _texts_are_single(self) -> Self:

@@ -37,7 +37,7 @@ def recipe(shop: Shop, **changes: Any) -> ExtractRecipe:
         "comparing": {"by": "minilm", "heads": 4},
         "extraction": {"texts": 64},
         "training": TRAINING,
-        "held_out": 40,
+        "judging": 40,
     }
     return ExtractRecipe.model_validate(content | changes)
 
@@ -100,7 +100,7 @@ def test_by_the_command(shop: Shop, tmp_path: Path) -> None:
         ({"student": "1x16x2"}, ModelError, "shape 1x16x2"),
         ({"student": "3x16x2x24"}, ModelError, "3 layers cannot be cut out of 2"),
         ({"comparing": {"heads": 3}}, RecipeError, "3 relation heads do not divide both 32 and 16"),
-        ({"held_out": 5000}, DataError, "held_out takes 5,000"),
+        ({"judging": 5000}, DataError, "judging takes 5,000"),
         ({"extraction": {"loss": "masked"}}, ModelError, "has no head for masked words"),
     ],
 )
