@@ -22,6 +22,7 @@ class Form(StrEnum):
     TEXT = "text"  # one text, one answer
     PAIR = "pair"  # two texts, one answer
     PIECES = "pieces"  # one text, an answer for each of its pieces
+    VECTOR = "vector"  # one text, and no answer: a vector that stands for it
 
     @property
     def texts(self) -> int:
@@ -41,10 +42,15 @@ class Activation(StrEnum):
 
     RELU = "relu"  # Tang et al. 2019
     GELU = "gelu"  # XtremeDistil (Mukherjee & Awadallah 2020), eq. 4
+    LINEAR = "linear"  # none: for vectors that are to look like BERT's
+
+
+def unchanged(values: Tensor) -> Tensor:
+    return values
 
 
 ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = MappingProxyType(
-    {Activation.RELU: functional.relu, Activation.GELU: functional.gelu}
+    {Activation.RELU: functional.relu, Activation.GELU: functional.gelu, Activation.LINEAR: unchanged}
 )
 
 
@@ -66,9 +72,10 @@ class Shape:
 class Recurrent(nn.Module):
     """What the BiLSTM students share: embeddings, one BiLSTM layer, a dense layer, logits."""
 
-    layers = ("output", "dense", "lstm", "embedding")  # prefixes of its parameters, from the head down
+    layers: tuple[str, ...] = ("output", "dense", "lstm", "embedding")  # prefixes of its parameters, from the head down
     inputs = 1  # texts in a row
     vectors = 1  # of width 2H, from which the dense layer reads
+    compared = 1  # of width D, from which the output layer reads
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -78,7 +85,7 @@ class Recurrent(nn.Module):
             self.register_buffer("static", torch.zeros(shape.vocabulary, shape.embedding))
         self.lstm = nn.LSTM(shape.channels * shape.embedding, shape.hidden, batch_first=True, bidirectional=True)
         self.dense = nn.Linear(self.vectors * 2 * shape.hidden, shape.dense)
-        self.output = nn.Linear(shape.dense, shape.labels)
+        self.output = nn.Linear(self.compared * shape.dense, shape.labels)
         self.dropout = nn.Dropout(shape.dropout)
 
     @torch.no_grad()
@@ -95,8 +102,12 @@ class Recurrent(nn.Module):
 
     def answer(self, states: Tensor) -> Output:
         """(R, vectors x 2H) -> logits (R, L) and what they are read from (R, D)."""
-        dense = ACTIVATIONS[self.shape.activation](self.dense(states))
+        dense = self.vector(states)
         return Output(self.output(self.dropout(dense)), dense)
+
+    def vector(self, states: Tensor) -> Tensor:
+        """(R, vectors x 2H) -> (R, D)."""
+        return ACTIVATIONS[self.shape.activation](self.dense(states))
 
     def pooled(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, T), (B,) -> (B, 2H)."""
@@ -160,8 +171,36 @@ class SiameseBiLSTM(Recurrent):
 
     def forward(self, input_ids: Tensor, lengths: Tensor, pair_ids: Tensor, pair_lengths: Tensor) -> Output:
         """(B, T1), (B,), (B, T2), (B,) -> (B, L), (B, D)."""
-        first, second = self.pooled(input_ids, lengths), self.pooled(pair_ids, pair_lengths)
-        return self.answer(torch.cat([first, second, first * second, (first - second).abs()], dim=1))
+        return self.answer(compare(self.pooled(input_ids, lengths), self.pooled(pair_ids, pair_lengths)))
+
+
+class BiLSTMEncoder(Recurrent):
+    """Wu et al. 2020: embeddings, one BiLSTM layer, its states pooled, and a dense layer: a vector for the text."""
+
+    layers = ("dense", "lstm", "embedding")
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        del self.output
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
+        """(B, T), (B,) -> (B, D) twice."""
+        vector = self.vector(self.pooled(input_ids, lengths))
+        return Output(vector, vector)
+
+
+class SiameseEncoder(Recurrent):
+    """Wu et al. 2020 for pairs: one encoder makes a vector of each text, and [u, v, u * v, |u - v|] is classified."""
+
+    inputs = 2
+    compared = 4
+
+    def forward(self, input_ids: Tensor, lengths: Tensor, pair_ids: Tensor, pair_lengths: Tensor) -> Output:
+        """(B, T1), (B,), (B, T2), (B,) -> (B, L), (B, 4D)."""
+        first = self.vector(self.pooled(input_ids, lengths))
+        second = self.vector(self.pooled(pair_ids, pair_lengths))
+        both = compare(first, second)
+        return Output(self.output(self.dropout(both)), both)
 
 
 class BiLSTMTagger(Recurrent):
@@ -170,6 +209,11 @@ class BiLSTMTagger(Recurrent):
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
         """(B, T), (B,) -> (R, L), (R, D) with R = the sum of the lengths."""
         return self.answer(self.states(input_ids, lengths))
+
+
+def compare(first: Tensor, second: Tensor) -> Tensor:
+    """(B, D) twice -> (B, 4D)."""
+    return torch.cat([first, second, first * second, (first - second).abs()], dim=1)
 
 
 def real(lengths: Tensor, width: int) -> Tensor:
@@ -189,6 +233,9 @@ STUDENTS: Mapping[tuple[str, Form], Callable[[Shape], Recurrent]] = MappingProxy
         ("bilstm", Form.TEXT): BiLSTM,
         ("bilstm", Form.PAIR): SiameseBiLSTM,
         ("bilstm", Form.PIECES): BiLSTMTagger,
+        ("encoder", Form.VECTOR): BiLSTMEncoder,
+        ("encoder", Form.TEXT): BiLSTM,  # a vector, classified
+        ("encoder", Form.PAIR): SiameseEncoder,
     }
 )
 """Name in a recipe and form of its data -> network. To add one, add a class and a row; tests run over the table."""

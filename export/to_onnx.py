@@ -25,7 +25,17 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from export.errors import ModelError
-from export.students import Activation, BiLSTM, BiLSTMTagger, Pooling, Recurrent, Shape, SiameseBiLSTM
+from export.students import (
+    Activation,
+    BiLSTM,
+    BiLSTMEncoder,
+    BiLSTMTagger,
+    Pooling,
+    Recurrent,
+    Shape,
+    SiameseBiLSTM,
+    SiameseEncoder,
+)
 from service.bundle.manifest import OUTPUT, TEACHER_INPUTS
 
 OPSET = 17
@@ -58,16 +68,24 @@ def fast_graph(exact: bytes) -> bytes:
 
 
 def _each_with_its_own_weights(proto: ModelProto) -> ModelProto:
-    """Give a second LSTM copies of what it shares with the first: ONNX Runtime's quantiser turns an LSTM's weights
-    round in place, so those of two are turned twice, which fails nowhere and answers nonsense."""
+    """Give a node copies of what it shares with an earlier one: ONNX Runtime's quantiser turns the weights of an LSTM
+    and of a Gemm round in place, so those of two nodes are turned twice, which may fail nowhere and answer nonsense."""
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in [node for node in proto.graph.node if node.op_type == "LSTM"][1:]:
-        for place in range(1, 3):  # W and R
-            copied = TensorProto()
-            copied.CopyFrom(weights[node.input[place]])
-            node.input[place] = copied.name = AGAIN + copied.name
-            proto.graph.initializer.append(copied)
+    taken: set[str] = set()
+    for node in proto.graph.node:
+        turned = [place for place in _TURNED.get(node.op_type, ()) if node.input[place] in weights]
+        for place in turned:
+            if node.input[place] in taken:
+                copied = TensorProto()
+                copied.CopyFrom(weights[node.input[place]])
+                node.input[place] = copied.name = AGAIN + copied.name
+                proto.graph.initializer.append(copied)
+        taken.update(node.input[place] for place in turned)
     return proto
+
+
+_TURNED = {"LSTM": (1, 2), "Gemm": (1,)}
+"""A node -> which of its inputs are weights that the quantiser turns round."""
 
 
 def _sharing_again(proto: ModelProto) -> ModelProto:
@@ -145,11 +163,27 @@ def _siamese(student: SiameseBiLSTM) -> ModelProto:
     draft = _draft(student)
     first = _pooled(draft, student.shape, "input_ids", "lengths")
     second = _pooled(draft, student.shape, "pair_ids", "pair_lengths")
-    product = draft.add("Mul", [first, second], "product")
-    distance = draft.add("Abs", [draft.add("Sub", [first, second], "difference")], "distance")
-    _answer(draft, student, draft.add("Concat", [first, second, product, distance], "compared", axis=1))
+    _answer(draft, student, _compared(draft, first, second))
     inputs = {"input_ids": ["B", "T"], "lengths": ["B"], "pair_ids": ["B", "T2"], "pair_lengths": ["B"]}
     return _model("siamese-bilstm", draft, inputs, ["B", student.shape.labels])
+
+
+def _encoder(student: BiLSTMEncoder) -> ModelProto:
+    """ids (B, T) -> states (B, 2H) -> vectors (B, D)."""
+    draft = _draft(student)
+    states = _pooled(draft, student.shape, "input_ids", "lengths")
+    draft.add("Identity", [_vector(draft, student, states, "vector")], OUTPUT)
+    return _model("bilstm-encoder", draft, {"input_ids": ["B", "T"], "lengths": ["B"]}, ["B", student.shape.dense])
+
+
+def _siamese_encoder(student: SiameseEncoder) -> ModelProto:
+    """ids (B, T1), ids (B, T2) -> u, v (B, D) -> [u, v, u * v, |u - v|] (B, 4D) -> logits (B, L)."""
+    draft = _draft(student)
+    first = _vector(draft, student, _pooled(draft, student.shape, "input_ids", "lengths"), "first")
+    second = _vector(draft, student, _pooled(draft, student.shape, "pair_ids", "pair_lengths"), "second")
+    _linear(draft, student.output, _compared(draft, first, second), OUTPUT)
+    inputs = {"input_ids": ["B", "T"], "lengths": ["B"], "pair_ids": ["B", "T2"], "pair_lengths": ["B"]}
+    return _model("siamese-bilstm-encoder", draft, inputs, ["B", student.shape.labels])
 
 
 def _tagger(student: BiLSTMTagger) -> ModelProto:
@@ -168,6 +202,8 @@ WRITERS: dict[type[nn.Module], Callable[..., ModelProto]] = {
     BiLSTM: _bilstm,
     SiameseBiLSTM: _siamese,
     BiLSTMTagger: _tagger,
+    BiLSTMEncoder: _encoder,
+    SiameseEncoder: _siamese_encoder,
 }
 """Student network -> the writer of its graph."""
 
@@ -232,29 +268,50 @@ def _by_row(draft: _Draft, shape: Shape, states: str, ids: str) -> str:
 
 def _answer(draft: _Draft, student: Recurrent, states: str, output: str = OUTPUT) -> str:
     """(R, vectors x 2H) -> dense (R, D) -> logits (R, L)."""
-    active = _ACTIVATIONS[student.shape.activation](draft, _linear(draft, student.dense, states, "dense"))
-    return _linear(draft, student.output, active, output)
+    return _linear(draft, student.output, _vector(draft, student, states, "dense"), output)
 
 
-def _linear(draft: _Draft, layer: nn.Linear, values: str, name: str) -> str:
-    weight = draft.constant(f"{name}_weight", _array(layer.weight))
-    return draft.add("Gemm", [values, weight, draft.constant(f"{name}_bias", _array(layer.bias))], name, transB=1)
+def _vector(draft: _Draft, student: Recurrent, states: str, name: str) -> str:
+    """(R, vectors x 2H) -> (R, D); with two texts in a row both share the weights."""
+    return _ACTIVATIONS[student.shape.activation](draft, _linear(draft, student.dense, states, name, weights="dense"))
+
+
+def _compared(draft: _Draft, first: str, second: str) -> str:
+    """Two vectors -> one that is four times as wide."""
+    product = draft.add("Mul", [first, second], "product")
+    distance = draft.add("Abs", [draft.add("Sub", [first, second], "difference")], "distance")
+    return draft.add("Concat", [first, second, product, distance], "compared", axis=1)
+
+
+def _linear(draft: _Draft, layer: nn.Linear, values: str, name: str, weights: str | None = None) -> str:
+    """`weights`: what its weights are called; as its output unless said otherwise."""
+    weight = draft.constant(f"{weights or name}_weight", _array(layer.weight))
+    bias = draft.constant(f"{weights or name}_bias", _array(layer.bias))
+    return draft.add("Gemm", [values, weight, bias], name, transB=1)
 
 
 def _relu(draft: _Draft, values: str) -> str:
-    return draft.add("Relu", [values], "active")
+    return draft.add("Relu", [values], f"{values}_active")
+
+
+def _as_it_is(_draft: _Draft, values: str) -> str:
+    return values
 
 
 def _gelu(draft: _Draft, values: str) -> str:
     """x / 2 * (1 + erf(x / √2)), of which ONNX Runtime makes one kernel."""
     root = draft.constant("root", np.array(math.sqrt(2), dtype=np.float32))
-    share = draft.add("Erf", [draft.add("Div", [values, root], "gelu_scaled")], "gelu_erf")
-    whole = draft.add("Add", [share, draft.constant("unity", np.array(1, dtype=np.float32))], "gelu_whole")
-    product = draft.add("Mul", [values, whole], "gelu_product")
-    return draft.add("Mul", [product, draft.constant("half", np.array(0.5, dtype=np.float32))], "active")
+    share = draft.add("Erf", [draft.add("Div", [values, root], f"{values}_scaled")], f"{values}_erf")
+    whole = draft.add("Add", [share, draft.constant("unity", np.array(1, dtype=np.float32))], f"{values}_whole")
+    product = draft.add("Mul", [values, whole], f"{values}_product")
+    return draft.add("Mul", [product, draft.constant("half", np.array(0.5, dtype=np.float32))], f"{values}_active")
 
 
-_ACTIVATIONS: dict[Activation, Callable[[_Draft, str], str]] = {Activation.RELU: _relu, Activation.GELU: _gelu}
+_ACTIVATIONS: dict[Activation, Callable[[_Draft, str], str]] = {
+    Activation.RELU: _relu,
+    Activation.GELU: _gelu,
+    Activation.LINEAR: _as_it_is,
+}
 
 
 def _lstm_weights(lstm: nn.LSTM) -> dict[str, Array]:

@@ -121,10 +121,12 @@ def test_every_word_counts(kind: Kind) -> None:
 
 
 def test_logits_have_a_column_for_each_label(kind: Kind) -> None:
-    answers = 4 if kind[0][1] is Form.PIECES else 2
+    form = kind[0][1]
+    answers, labels = 4 if form is Form.PIECES else 2, SHAPE.dense if form is Form.VECTOR else SHAPE.labels
     student, ids = random_student(kind), padded([3, 1], 3, 0)
-    assert logits_of(student, ids, [3, 1]).shape == (answers, SHAPE.labels)
-    assert student(*rows_of(student, ids, [3, 1])).representation.shape == (answers, SHAPE.dense)
+    assert logits_of(student, ids, [3, 1]).shape == (answers, labels)
+    width = student.compared * SHAPE.dense
+    assert student(*rows_of(student, ids, [3, 1])).representation.shape == (answers, width)
 
 
 def test_dropout_is_for_training_only(kind: Kind) -> None:
@@ -139,7 +141,8 @@ def test_weights_are_counted_with_and_without_the_table(kind: Kind) -> None:
     count, shape = count_parameters(student), student.shape
     assert count.total - count.without_embeddings == shape.vocabulary * shape.embedding
     lstm = 2 * 4 * shape.hidden * (shape.channels * shape.embedding + shape.hidden + 2)
-    assert count.without_embeddings == lstm + (student.vectors * 2 * 5 + 1) * 6 + (6 + 1) * 3
+    head = 0 if kind[0][1] is Form.VECTOR else (student.compared * 6 + 1) * 3
+    assert count.without_embeddings == lstm + (student.vectors * 2 * 5 + 1) * 6 + head
 
 
 def test_a_student_begins_with_the_embeddings_it_is_given(kind: Kind) -> None:

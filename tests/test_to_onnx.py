@@ -184,7 +184,8 @@ def test_graphs_name_their_inputs_and_output_as_the_format_says(name: str) -> No
         assert tuple(node.name for node in graph.input) == inputs
         assert [node.name for node in graph.output] == [OUTPUT]
         size = [dimension.dim_value for dimension in graph.output[0].type.tensor_type.shape.dim]
-        assert size == [0] * (len(size) - 1) + [SHAPE.labels]  # 0: any
+        width = SHAPE.dense if KINDS[name][0][1] is Form.VECTOR else SHAPE.labels
+        assert size == [0] * (len(size) - 1) + [width]  # 0: any
         assert len(size) == (3 if KINDS[name][0][1] is Form.PIECES else 2)
 
 
