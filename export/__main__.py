@@ -71,17 +71,23 @@ def init(
 @app.command()
 def pretrain(
     recipe: Recipe,
-    out: Annotated[Path, typer.Option(help="where the encoder goes, a Hugging Face folder")],
+    out: Annotated[Path, typer.Option(help="the folder where the encoder goes")],
     overrides: Overrides = [],  # noqa: B006
     work: Work = Path("runs"),
 ) -> None:
-    """Make a smaller encoder of a larger one on plain text, for no task in particular; `teach` and `distill` use it."""
-    from export.recipe import ExtractRecipe, read_recipe
+    """Make a smaller encoder of a larger one on plain text, for no task in particular: `teach` begins with one of
+    chen2021, `distill` with one of wu2020."""
+    from export.recipe import ExtractRecipe, read_pretraining
 
-    wanted = read_recipe(ExtractRecipe, recipe, overrides)
-    from export.pretraining import pretrain
+    wanted = read_pretraining(recipe, overrides)
+    if isinstance(wanted, ExtractRecipe):
+        from export.pretraining import pretrain
 
-    _done("encoder", pretrain(wanted, out, work))
+        _done("encoder", pretrain(wanted, out, work))
+    else:
+        from export.approximation import approximate
+
+        _done("encoder", approximate(wanted, out, work))
 
 
 @app.command()

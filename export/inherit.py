@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from export.errors import RecipeError, first_line
 
+Table = NDArray[np.float32]
+"""A row for each word or piece, (V, E)."""
+
 SCALE = 0.25
 """Standard deviation of every embedding table before training: an LSTM's gates then start in their linear part."""
 
 
-def svd_embeddings(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+def svd_embeddings(rows: Table, width: int) -> Table:
     """The best rank-`width` picture of the teacher's embeddings: (V, H) -> (V, width).
 
     XtremeDistil (Mukherjee & Awadallah 2020, section 3.2) starts its student so. Raises RecipeError if width > H.
@@ -30,12 +33,12 @@ def svd_embeddings(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]
     return _scaled(rows @ directions[:width].T)
 
 
-def random_embeddings(count: int, width: int, rng: Generator) -> NDArray[np.float32]:
+def random_embeddings(count: int, width: int, rng: Generator) -> Table:
     """(count, width) normal values."""
     return _scaled(rng.standard_normal((count, width), dtype=np.float32))
 
 
-def file_embeddings(path: Path, pieces: Sequence[str], width: int, rng: Generator) -> NDArray[np.float32]:
+def file_embeddings(path: Path, pieces: Sequence[str], width: int, rng: Generator) -> Table:
     """Vectors of whole-word pieces from a word2vec, GloVe or fastText file (text or binary); the rest stay random.
 
     Returns (len(pieces), width). Raises RecipeError when the file can't be read or has another width.
@@ -86,6 +89,6 @@ def _kind(path: Path) -> str:
         return "binary"
 
 
-def _scaled(table: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = (table * (SCALE / table.std())).astype(np.float32)
+def _scaled(table: Table) -> Table:
+    scaled: Table = (table * (SCALE / table.std())).astype(np.float32)
     return scaled

@@ -1,35 +1,36 @@
 """The whole way, one line an arrow: recipe -> data -> teacher's signals -> student -> graphs -> bundle."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from export import inherit
 from export.data import Data, Sources, listed, read_all
 from export.datasets import Columns, Dataset, Names, read_pairs
+from export.encoders import load_encoder
 from export.errors import DataError, ModelError, RecipeError, first_line
 from export.evaluation import asked, report
 from export.fine_tuning import teacher_recipe
+from export.initial import new_student
 from export.methods import METHODS
 from export.metrics import Logits, Targets, selecting
 from export.pretrained import load_tokenizer
 from export.progress import console
 from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
-from export.recipe import DistillRecipe, as_toml
+from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
 from export.sections import HiddenStates, Section
-from export.signals import Output, Stacked
-from export.students import STUDENTS, Recurrent, Shape, count_parameters
+from export.signals import Output, hidden_parts
+from export.students import Recurrent
 from export.tags import Words
 from export.tasks import targets_of, words_of
 from export.teacher import Teacher
@@ -63,10 +64,12 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     hidden = hidden_to_learn(recipe, teacher)
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
     signals = label(teacher, texts.groups, hidden, places.work / "logits")
-    vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
+    begun = None if recipe.student.begins is None else load_encoder(recipe.student.begins)
+    vocabulary = begun.vocabulary if begun else vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
-    student = new_student(recipe, vocabulary, teacher)
+    form, labels = recipe.data.form, len(recipe.data.labels)
+    student = new_student(recipe.student, form, labels, vocabulary, teacher, recipe.seed, begun)
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
     folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
@@ -186,38 +189,6 @@ def student_encoder(recipe: DistillRecipe, vocabulary: Vocabulary) -> Encoder:
     return encoder_of(vocabulary.tokenizer_json, reads, recipe.student.max_tokens, vocabulary.pad_id)
 
 
-def new_student(recipe: DistillRecipe, vocabulary: Vocabulary, teacher: AnyTeacher) -> Recurrent:
-    """An untrained student with the embeddings that it inherits."""
-    torch.manual_seed(recipe.seed)
-    wanted, rng = recipe.student, np.random.default_rng(recipe.seed)
-    count = len(vocabulary)
-    shape = Shape(
-        vocabulary=count,
-        embedding=wanted.embedding,
-        hidden=wanted.hidden,
-        dense=wanted.dense,
-        labels=len(recipe.data.labels),
-        dropout=wanted.dropout,
-        pooling=wanted.pooling,
-        activation=wanted.activation,
-        channels=wanted.channels,
-    )
-    student = STUDENTS[wanted.architecture, recipe.data.form](shape)
-    if wanted.embeddings == "svd":
-        table = inherit.svd_embeddings(vocabulary.rows(teacher.embeddings), wanted.embedding)
-    elif wanted.embeddings == "random":
-        table = inherit.random_embeddings(count, wanted.embedding, rng)
-    else:
-        table = inherit.file_embeddings(Path(wanted.embeddings), vocabulary.pieces, wanted.embedding, rng)
-    student.begin_with(torch.from_numpy(table))
-    size = count_parameters(student)
-    console.log(
-        f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; "
-        f"{count:,} {wanted.vocabulary}"
-    )
-    return student
-
-
 @dataclass(frozen=True)
 class Dev:
     """The dev split as the student reads it."""
@@ -315,14 +286,10 @@ def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
 
 
 def _digest(recipe: Section, transfer: TransferSet, dev: Dev) -> str:
-    """All that decides a student: another teacher at the same place must not find the old one's checkpoints."""
-    digest = hashlib.sha256(f"{as_toml(recipe)}{dev.texts}".encode())
+    """Also of the teacher, whose signals they are."""
+    found: list[NDArray[Any]] = [np.frombuffer(repr(dev.texts).encode(), dtype=np.uint8)]
     for side in (*transfer.tokens, *dev.tokens):
-        digest.update(side.flat.tobytes())
-        digest.update(side.offsets.tobytes())
-    signals = transfer.signals
-    hidden = signals.hidden.parts() if isinstance(signals.hidden, Stacked) else [signals.hidden]
-    for part in (signals.logits, *hidden, transfer.theirs, transfer.targets, dev.targets):
-        if part is not None:
-            digest.update(np.ascontiguousarray(part).data)  # not a copy: hidden states are large
-    return digest.hexdigest()[:12]
+        found.extend((side.flat, side.offsets))
+    found.extend((transfer.signals.logits, *hidden_parts(transfer.signals)))
+    found.extend(part for part in (transfer.theirs, transfer.targets, dev.targets) if part is not None)
+    return fingerprint(recipe, found)

@@ -31,11 +31,12 @@ from export.inside import Watched
 from export.methods import chen2021
 from export.pretrained import check_limit, load_network, load_tokenizer
 from export.progress import console
-from export.recipe import ExtractRecipe, as_toml
-from export.relations import COMPARISONS, Inside
+from export.recipe import ExtractRecipe, as_toml, fingerprint
+from export.relations import Inside
 from export.sentences import shaped_texts
 from export.shape import BertShape, parse_shape
-from export.training import Judge, fit
+from export.teacher import weights_digest
+from export.training import fit, judge_by
 from export.transfer import Tokens, length_batches
 
 RECIPE = "recipe.toml"
@@ -107,8 +108,10 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     console.log(f"student: {_counted(student)}; teacher: {_counted(teacher)}; {_spent(cost)}")
     watched, watching = chen2021.compared(recipe, teacher, student, hidden)
     rows, judging = (PlainRows(part, watched, recipe.training.bf16) for part in (learnt, held))
-    judge = _judge(recipe, judging, heads)
-    fit(watching, chen2021.stages(recipe, rows, heads, judge), judge, work, recipe.seed)
+    stage = chen2021.stage(recipe, rows, heads)
+    judge = judge_by(stage.objective, judging, recipe.training.batch_size)
+    folder = work / "encoders" / f"{recipe.name}-{_fingerprint(recipe, teacher, learnt)}"
+    fit(watching, [stage], judge, folder, recipe.seed)
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
@@ -191,24 +194,6 @@ def _batches(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, rows: To
         yield batch
 
 
-def _judge(recipe: ExtractRecipe, rows: PlainRows, heads: int) -> Judge:
-    """Minus the mean loss over the texts that were held out."""
-    batches = list(length_batches(rows.lengths, recipe.training.batch_size, np.random.default_rng(0)))
-    compare = COMPARISONS[recipe.comparing.by]
-
-    @torch.no_grad()
-    def judge(student: nn.Module) -> float:
-        device = next(student.parameters()).device
-        total = 0.0
-        for indices in batches:
-            batch = rows.batch(indices, device)
-            ours: Inside = student(*batch.inputs)
-            total += compare(ours.exact(), batch.target, heads).item() * len(indices)
-        return -total / len(rows)
-
-    return judge
-
-
 def _cost(recipe: ExtractRecipe, teacher: BertShape, student: BertShape, rows: Tokens) -> Cost:
     """Of rows of the mean length, without padding."""
     tokens, batch = float(rows.lengths.mean()), recipe.training.batch_size
@@ -219,6 +204,11 @@ def _cost(recipe: ExtractRecipe, teacher: BertShape, student: BertShape, rows: T
     extraction = counted * bert_flops(teacher, tokens) * (1 + BACKWARD)
     steps = round(recipe.training.epochs * len(rows.lengths) / batch)
     return Cost(extraction, batch * (theirs + ours * (1 + BACKWARD)), steps)
+
+
+def _fingerprint(recipe: ExtractRecipe, teacher: nn.Module, rows: Tokens) -> str:
+    theirs = np.frombuffer(weights_digest(teacher).encode(), dtype=np.uint8)
+    return fingerprint(recipe, [theirs, rows.flat, rows.offsets])
 
 
 def _counted(model: nn.Module) -> str:

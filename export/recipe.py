@@ -4,12 +4,16 @@
 of a larger one before there is a task.
 """
 
+import hashlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from export import captured
@@ -78,6 +82,15 @@ class DistillRecipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _an_encoder_is_begun_with(self) -> Self:
+        student = self.student
+        if student.begins is not None and student.architecture != "encoder":
+            raise ValueError("student.begins: `pretrain` makes encoders; write student.architecture = 'encoder'")
+        if student.architecture == "encoder" and self.data.task is Task.TAGGING:
+            raise ValueError("student.architecture: pieces are tagged, not vectors of texts; write 'bilstm'")
+        return self
+
+    @model_validator(mode="after")
     def _texts_are_of_one_form(self) -> Self:
         for number, texts in enumerate(self.transfer.texts):
             if (texts.pair is None) is not (self.data.pair is None):
@@ -128,11 +141,54 @@ class ExtractRecipe(Section):
         return self
 
 
+class ApproximateRecipe(Section):
+    """How to make a BiLSTM that gives an encoder's vectors of sentences, on plain text, for no task in particular."""
+
+    name: str
+    method: Literal["wu2020"]
+    seed: Seed = 0
+    teacher: TeacherSource = Field(description="an encoder; teacher.hidden says which vector of a text it gives")
+    texts: tuple[TextSource, ...] = Field(min_length=1)
+    student: Student
+    states: Literal["cosine", "mse"] = Field(default="cosine", description="how vectors are compared")
+    training: Distillation
+    judging: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
+
+    @model_validator(mode="after")
+    def _makes_vectors(self) -> Self:
+        if any(texts.pair is not None for texts in self.texts):
+            raise ValueError("texts: a vector is of one text; leave out pair")
+        if self.teacher.hidden is None:
+            raise ValueError("teacher.hidden: say which vector of a text is learnt: its layer and pooling")
+        if self.student.architecture != "encoder":
+            raise ValueError("student.architecture: write 'encoder'")
+        return self
+
+
+PRETRAINING: Mapping[str, type[ExtractRecipe | ApproximateRecipe]] = MappingProxyType(
+    {"chen2021": ExtractRecipe, "wu2020": ApproximateRecipe}
+)
+"""Method -> its recipes."""
+
+
 def read_recipe(kind: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
     """Read a recipe; `overrides` are `table.key=value` with a TOML value (or bare text).
 
     Raises RecipeError with one line that names the file, the key and what is wrong.
     """
+    return _validated(kind, path, _content(path, overrides))
+
+
+def read_pretraining(path: Path, overrides: Iterable[str] = ()) -> ExtractRecipe | ApproximateRecipe:
+    """The same of a recipe whose method says of which kind it is."""
+    content = _content(path, overrides)
+    kind = PRETRAINING.get(str(content.get("method")))
+    if kind is None:
+        raise RecipeError(f"{path}: method: of an encoder for no task it is one of {', '.join(PRETRAINING)}")
+    return _validated(kind, path, content)
+
+
+def _content(path: Path, overrides: Iterable[str]) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -141,10 +197,22 @@ def read_recipe(kind: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
         raise RecipeError(f"{path}: not TOML: {error}") from error
     for override in overrides:
         overrule(content, override)
+    return content
+
+
+def _validated(kind: type[R], path: Path, content: dict[str, Any]) -> R:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{path}: {_first(error)}") from error
+
+
+def fingerprint(recipe: Section, arrays: Iterable[NDArray[Any]]) -> str:
+    """Of all that decides a run: another one at the same place must not find its checkpoints."""
+    digest = hashlib.sha256(as_toml(recipe).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)  # not a copy: hidden states are large
+    return digest.hexdigest()[:12]
 
 
 def as_toml(recipe: Section) -> str:

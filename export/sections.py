@@ -105,7 +105,9 @@ class Transfer(Section):
 class Student(Section):
     """The student's shape and what it inherits."""
 
-    architecture: Literal["bilstm"] = Field(default="bilstm", description="the data choose its form")
+    architecture: Literal["bilstm", "encoder"] = Field(
+        default="bilstm", description="of pairs, bilstm compares the LSTM's states, encoder the dense layer's vectors"
+    )
     embedding: Positive = Field(description="E: width of the embeddings")
     hidden: Positive = Field(description="H: LSTM units per direction")
     dense: Positive = Field(description="D: width of the dense layer; the teacher's to learn its hidden states")
@@ -115,6 +117,9 @@ class Student(Section):
     channels: Literal[1, 2] = Field(default=1, description="2: a second table of embeddings, which never learns")
     embeddings: str = Field(default="svd", description="'svd' of the teacher's, 'random', or a word-vector file")
     vocabulary: Literal["pieces", "words"] = Field(default="pieces", description="the teacher's, or whole words")
+    begins: str | None = Field(
+        default=None, description="a folder of `pretrain`, whose words and weights it begins with: architecture encoder"
+    )
     min_count: Positive = Field(default=2, description="of words: rarer ones are unknown")
     prune: bool = Field(default=True, description="keep only the word pieces that occur in the transfer set")
     max_tokens: Positive = 128

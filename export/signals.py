@@ -65,6 +65,13 @@ class Signals(NamedTuple):
     pieces: Pieces | None = None  # of a tagger
 
 
+def hidden_parts(signals: Signals) -> list[NDArray[np.float16]]:
+    """The hidden states as they lie: none, one array or several."""
+    if signals.hidden is None:
+        return []
+    return list(signals.hidden.parts()) if isinstance(signals.hidden, Stacked) else [signals.hidden]
+
+
 class StatesShape(NamedTuple):
     """Of the hidden states that a teacher gives."""
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BatchEncoding,
@@ -114,11 +115,7 @@ class Teacher:
 
     def digest(self) -> str:
         """What decides its logits: weights, tokeniser, limit."""
-        digest = hashlib.sha256(f"{self.max_tokens}{self.tokenizer_json}".encode())
-        for name, weights in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_digest(self.model, f"{self.max_tokens}{self.tokenizer_json}")
 
     def read(self, texts: Sequence[Text]) -> Sequence[Row]:
         """The rows that it makes of texts, or of pairs of them."""
@@ -180,6 +177,45 @@ class TaggingTeacher(Teacher):
         padded = pad_sequence(ids, batch_first=True, padding_value=float(self.tokenizer.pad_token_id))
         mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         return padded.to(self.device), mask.to(self.device)
+
+
+class PlainTeacher(Teacher):
+    """An encoder that was tuned for no task: it has hidden states and no logits."""
+
+    network: Any = AutoModel
+
+    @classmethod
+    def load(cls, source: str, max_tokens: int | None = None) -> "PlainTeacher":
+        """Raises ModelError when it can't be loaded, or reads fewer tokens."""
+        model = load_network(cls.network, source)
+        limit = max_tokens or SHORT
+        check_limit(model.config, source, limit)
+        return cls(model, load_tokenizer(source), limit)
+
+    @property
+    def task(self) -> Task:
+        """Its vectors are numbers, which decide nothing."""
+        return Task.REGRESSION
+
+    @torch.inference_mode()
+    def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
+        nothing = np.zeros((len(texts), 0), dtype=np.float32)
+        if hidden is None:
+            return Signals(nothing)
+        inputs = tokenized(self.tokenizer, texts, self.max_tokens, padding=True, return_tensors="pt").to(self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            found = self.model(**inputs, output_hidden_states=True).hidden_states[hidden.layer]
+        states = pooled(found.float(), inputs["attention_mask"], hidden.pooling)
+        return Signals(nothing, states.half().cpu().numpy())
+
+
+def weights_digest(model: nn.Module, beside: str = "") -> str:
+    """Of all its weights and their names, and of what else decides."""
+    digest = hashlib.sha256(beside.encode())
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pieces_of(rows: Sequence[Spanned]) -> Pieces:

@@ -65,13 +65,17 @@ class Rows(Protocol):
         """These rows, (B,)."""
 
 
+Objective = Callable[[Any, Any], Tensor]
+"""What the student gives, in fp32, and its target -> a scalar."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stretch of training."""
 
     name: str
     data: Rows
-    objective: Callable[[Any, Any], Tensor]  # what the student gives, in fp32, and its target
+    objective: Objective
     loop: Distillation
     trainable: tuple[str, ...] = ("",)  # prefixes of parameters that learn; "" stands for all
     judge: Judge | None = None  # whose opinion counts instead of the run's own, where dev says nothing yet
@@ -112,6 +116,24 @@ def _run(student: nn.Module, stage: Stage, judge: Judge, folder: Path, seed: int
         (folder / "finished").touch()
     load_model(student, str(folder / "best.safetensors"))
     return _standing(folder).best
+
+
+def judge_by(objective: Objective, rows: Rows, batch_size: int) -> Judge:
+    """Minus the mean of an objective over these rows: where no dev metric says anything yet."""
+    batches = list(length_batches(rows.lengths, batch_size, np.random.default_rng(0)))
+
+    @torch.no_grad()
+    def judge(student: nn.Module) -> float:
+        device = next(student.parameters()).device
+        total, count = 0.0, 0
+        for indices in batches:
+            batch = rows.batch(indices, device)
+            output: Exact = student(*batch.inputs)
+            total += objective(output.exact(), batch.target).item() * len(indices)
+            count += len(indices)
+        return -total / count
+
+    return judge
 
 
 def _standing(folder: Path) -> Standing:

@@ -191,12 +191,15 @@ def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data,
     """The student's tokens of every text, with all that it is held against."""
     if signals.pieces is not None:
         return _encode_pieces(encoder, texts, signals, signals.pieces, going_on(data.labels), pad_id)
-    rows: list[Row] = []
-    for group in texts.groups:
-        for start in range(0, len(group), SHARD):
-            rows.extend(encoder.encode(group[start : start + SHARD]))
+    rows = [row for group in texts.groups for row in encode_texts(encoder, group)]
     targets = LEARNING[data.task].targets(texts.labels, len(data.labels))
     return TransferSet(tokens_of(rows, pad_id), signals, targets)
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[Text]) -> list[Row]:
+    """Shard by shard: what tokenizers note besides the tokens needs much room."""
+    shards = (texts[start : start + SHARD] for start in range(0, len(texts), SHARD))
+    return [row for shard in shards for row in encoder.encode(shard)]
 
 
 def _encode_pieces(

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from export.errors import RecipeError
-from export.recipe import DistillRecipe, ExtractRecipe, TeachRecipe, read_recipe
+from export.recipe import PRETRAINING, ApproximateRecipe, DistillRecipe, ExtractRecipe, TeachRecipe, read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted((ROOT / "export" / "recipes").glob("*.toml"))
@@ -44,9 +44,9 @@ def refusal(path: Path, *overrides: str) -> str:
     return str(refused.value)
 
 
-def kind(path: Path) -> type[TeachRecipe | DistillRecipe | ExtractRecipe]:
-    if path.stem.startswith("chen2021"):
-        return ExtractRecipe
+def kind(path: Path) -> type[TeachRecipe | DistillRecipe | ExtractRecipe | ApproximateRecipe]:
+    if path.stem.partition("-")[0] in PRETRAINING:
+        return PRETRAINING[path.stem.partition("-")[0]]
     return TeachRecipe if path.stem.endswith("-teacher") else DistillRecipe
 
 
@@ -56,7 +56,7 @@ def test_every_committed_recipe_parses(committed: Path) -> None:
 
 
 def test_there_are_recipes_of_each_kind() -> None:
-    assert {kind(path) for path in COMMITTED} == {TeachRecipe, DistillRecipe, ExtractRecipe}
+    assert {kind(path) for path in COMMITTED} == {TeachRecipe, DistillRecipe, ExtractRecipe, ApproximateRecipe}
 
 
 def test_defaults_are_filled_in_and_nothing_can_be_changed(path: Path) -> None:

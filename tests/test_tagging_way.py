@@ -15,8 +15,9 @@ from safetensors.torch import load_model
 
 from export.datasets import Columns, Names, read_examples
 from export.fine_tuning import fine_tune
+from export.initial import new_student
 from export.objectives import UNLABELLED
-from export.pipeline import Places, adopt, distill, new_student
+from export.pipeline import Places, adopt, distill
 from export.recipe import DistillRecipe
 from export.sections import HiddenStates, Pooled
 from export.served_teacher import ServedTeacher
@@ -80,7 +81,8 @@ def student(shop: TagShop, recipe: DistillRecipe, teacher: TaggingTeacher, bundl
     """The network out of which the bundle was made."""
     texts = collect(recipe.data.read(), recipe.transfer, "", recipe.seed)
     vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
-    found = new_student(recipe, vocabulary, teacher)
+    labels = len(recipe.data.labels)
+    found = new_student(recipe.student, recipe.data.form, labels, vocabulary, teacher, recipe.seed)
     assert isinstance(found, BiLSTMTagger)
     (best,) = (shop.folder / "work").glob("students/*/*/best.safetensors")
     load_model(found, str(best))

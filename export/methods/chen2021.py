@@ -23,7 +23,7 @@ from export.extraction import Places, shape_of, uniform_layers
 from export.inside import Watched, put_back
 from export.recipe import ExtractRecipe
 from export.relations import COMPARISONS, Inside
-from export.training import Judge, Rows, Stage
+from export.training import Rows, Stage
 
 
 def compared(
@@ -40,11 +40,11 @@ def compared(
     return Watched(teacher, [of_teacher[layer] for layer in layers], states=whole), watched
 
 
-def stages(recipe: ExtractRecipe, rows: Rows, heads: int, judge: Judge) -> list[Stage]:
-    """One stage: everything learns at once. `heads`: relation heads."""
+def stage(recipe: ExtractRecipe, rows: Rows, heads: int) -> Stage:
+    """Everything learns at once. `heads`: relation heads."""
     compare = COMPARISONS[recipe.comparing.by]
 
     def objective(student: Inside, teacher: Inside) -> Tensor:
         return compare(student, teacher, heads)
 
-    return [Stage("chen2021", rows, objective, recipe.training, judge=judge)]
+    return Stage("chen2021", rows, objective, recipe.training)

@@ -23,17 +23,14 @@ of restarts.
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import nn
 
 from export.objectives import REPRESENTATION, SOFT, ObjectiveFunction, weighted
 from export.recipe import DistillRecipe
 from export.sections import StagePlan
-from export.signals import Output
 from export.students import Recurrent
 from export.tasks import LEARNING
-from export.training import Judge, Stage
-from export.transfer import TransferSet, length_batches
+from export.training import Stage, judge_by
+from export.transfer import TransferSet
 
 JUDGING = 0.1
 """Share of the texts that judge a representation which has no head yet."""
@@ -53,7 +50,7 @@ def _steps(recipe: DistillRecipe, plan: StagePlan, transfer: TransferSet) -> lis
     data, judge = _rows(recipe, plan, transfer), None
     if not plan.answers:
         data, judging = _parted(data, recipe.seed)
-        judge = _judge_by(loss, judging, loop.batch_size)
+        judge = judge_by(loss, judging, loop.batch_size)
     layers = Recurrent.layers if plan.answers else Recurrent.layers[1:]
     if not plan.unfreeze:
         return [Stage(plan.name, data, loss, loop, layers, judge)]
@@ -83,21 +80,3 @@ def _parted(data: TransferSet, seed: int) -> tuple[TransferSet, TransferSet]:
     order = np.random.default_rng(seed).permutation(len(data))
     few = max(1, round(JUDGING * len(data)))
     return data.part(np.sort(order[few:])), data.part(np.sort(order[:few]))
-
-
-def _judge_by(loss: ObjectiveFunction, rows: TransferSet, batch_size: int) -> Judge:
-    """Minus the mean loss over these rows."""
-    batches = list(length_batches(rows.lengths, batch_size, np.random.default_rng(0)))
-
-    @torch.inference_mode()
-    def judge(student: nn.Module) -> float:
-        device = next(student.parameters()).device
-        total, count = 0.0, 0
-        for indices in batches:
-            batch = rows.batch(indices, device)
-            output: Output = student(*batch.inputs)
-            total += loss(output, batch.target).item() * len(output.logits)
-            count += len(output.logits)
-        return -total / count
-
-    return judge
