@@ -123,13 +123,15 @@ class Teacher:
 
     @torch.inference_mode()
     def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """Logits (N, L) in fp32, each text alone: what a graph of this teacher is held against."""
-        found = []
-        for text in texts:
-            inputs = tokenized(self.tokenizer, [text], self.max_tokens, return_tensors="pt")
-            logits: Tensor = self.model(**inputs.to(self.device)).logits
-            found.append(logits.float().cpu().numpy())
-        return np.concatenate(found)
+        """Logits (N, L) in fp32, beside texts of the same length only, so without padding: what a graph of this teacher
+        is held against."""
+        inputs = tokenized(self.tokenizer, texts, self.max_tokens)
+        found: dict[int, NDArray[np.float32]] = {}
+        for places in equally_long([len(ids) for ids in inputs["input_ids"]]):
+            batch = {name: torch.tensor([rows[i] for i in places]).to(self.device) for name, rows in inputs.items()}
+            logits: Tensor = self.model(**batch).logits
+            found.update(zip(places, logits.float().cpu().numpy(), strict=True))
+        return np.stack([found[i] for i in range(len(texts))])
 
 
 class TaggingTeacher(Teacher):
@@ -163,13 +165,14 @@ class TaggingTeacher(Teacher):
 
     @torch.inference_mode()
     def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
-        """Logits (R, L) in fp32 of all tokens, also special ones, each text alone and one behind the other."""
-        found = []
-        for row in self.read(texts):
-            ids, mask = self._padded([row])
+        """Logits (R, L) in fp32 of all tokens, also special ones, text after text; without padding."""
+        rows = self.read(texts)
+        found: dict[int, NDArray[np.float32]] = {}
+        for places in equally_long([len(row) for row in rows]):
+            ids, mask = self._padded([rows[i] for i in places])
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
-            found.append(logits[0].float().cpu().numpy())
-        return np.concatenate(found)
+            found.update(zip(places, logits.float().cpu().numpy(), strict=True))
+        return np.concatenate([found[i] for i in range(len(texts))])
 
     def _padded(self, rows: Sequence[Spanned]) -> tuple[Tensor, Tensor]:
         """-> ids and mask, (B, T)"""
@@ -207,6 +210,15 @@ class PlainTeacher(Teacher):
             found = self.model(**inputs, output_hidden_states=True).hidden_states[hidden.layer]
         states = pooled(found.float(), inputs["attention_mask"], hidden.pooling)
         return Signals(nothing, states.half().cpu().numpy())
+
+
+def equally_long(lengths: Sequence[int], most: int = 32) -> Iterator[list[int]]:
+    """The places of all rows, in batches of one length each: what needs no padding is not disturbed by any."""
+    by_length: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(place)
+    for places in by_length.values():
+        yield from (places[start : start + most] for start in range(0, len(places), most))
 
 
 def weights_digest(model: nn.Module, beside: str = "") -> str:
