@@ -216,6 +216,33 @@ def native(error: ServiceError, _request_id: str) -> bytes:
     return to_json(NativeError(error=str(error)))
 
 
+class OpenAIProblem(BaseModel):
+    """What OpenAI's clients read of an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIError(BaseModel):
+    """The body of every error on the routes in OpenAI's shape."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: OpenAIProblem
+
+
+def openai(error: ServiceError, _request_id: str) -> bytes:
+    """The body in OpenAI's dialect."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    first = error.fields[0].loc if error.fields else ()
+    told = OpenAIProblem(message=str(error), type=kind, param=".".join(map(str, first)) or None)
+    return to_json(OpenAIError(error=told))
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a family of routes speaks of errors."""
@@ -229,6 +256,7 @@ class Dialect:
 OURS = Dialect(problem, PROBLEM_TYPE.encode(), Problem)
 HUB = Dialect(native, JSON, NativeError)
 OIP = Dialect(native, JSON, NativeError, invalid=400)
+OPENAI = Dialect(openai, JSON, OpenAIError, invalid=400)
 
 
 def respond(error: Exception, headers: Headers, dialect: Dialect) -> Reply:

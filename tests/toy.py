@@ -228,6 +228,7 @@ def publish_zoo(models_folder: Path) -> None:
     )
     publish(models_folder, "stars", "1", Role.TEACHER, task=Task.REGRESSION, labels=("score",))
     publish(models_folder, "same", "1", Role.TEACHER, pairs=True)
+    publish(models_folder, "vectors", "1", Role.STUDENT, task=Task.EMBEDDING, labels=("0", "1", "2", "3", "4"))
     publish(models_folder, "twins", "1", Role.STUDENT, task=Task.REGRESSION, labels=("near", "far"), pairs=True)
 
 

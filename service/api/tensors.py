@@ -66,6 +66,7 @@ GIVEN: MappingProxyType[Choice, tuple[Given, ...]] = MappingProxyType(
         Choice.BEST: (Given("label", BYTES, False, _labels), *_NUMBERS),
         Choice.EACH: (Given("chosen", BOOL, True, _chosen), *_NUMBERS),
         Choice.NONE: _NUMBERS,
+        Choice.VECTOR: (Given("vector", FLOATS, True, _scores), Given("logits", FLOATS, True, _logits)),
         Choice.SPANS: (Given("entities", BYTES, False, _entities, json=True),),
     }
 )

@@ -50,6 +50,7 @@ class Task(StrEnum):
     MULTI_LABEL = "multi-label"  # each label holds or not, whatever the others do
     REGRESSION = "regression"  # numbers; a label is the name of one
     TAGGING = "tagging"  # each piece of the text has one tag of several; entities are made of them
+    EMBEDDING = "embedding"  # a vector stands for the text; a label is the name of one of its dimensions
 
 
 class Precision(StrEnum):
@@ -69,7 +70,9 @@ INPUTS = MappingProxyType(
 )
 """Role and texts in a row -> what the graph takes."""
 
-FEWEST_LABELS = MappingProxyType({Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1, Task.TAGGING: 2})
+FEWEST_LABELS = MappingProxyType(
+    {Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1, Task.TAGGING: 2, Task.EMBEDDING: 1}
+)
 
 OUTSIDE = "O"
 """The tag of a piece that belongs to no entity."""
@@ -77,6 +80,8 @@ OUTSIDE = "O"
 BEGIN, INSIDE = "B-", "I-"
 """Before the label of an entity: its first word, and each other one (IOB2)."""
 
+
+_OF_SINGLE_TEXTS = (Task.TAGGING, Task.EMBEDDING)
 
 _TEXTS = MappingProxyType({1: "single texts", 2: "pairs"})
 
@@ -208,7 +213,7 @@ class Manifest(_Declared):
             or (self.role is Role.STUDENT and self.task is Task.SINGLE_LABEL),
             f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {', '.join(wanted)}": self.inputs == wanted,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
-            "a tagging task must be of single texts": self.task is not Task.TAGGING or self.texts == 1,
+            f"{self.task} must be of single texts": self.task not in _OF_SINGLE_TEXTS or self.texts == 1,
             f"labels of a tagging task must be {OUTSIDE} and names, or {OUTSIDE}, {BEGIN}names and {INSIDE}names": (
                 self.task is not Task.TAGGING or are_tags(self.labels)
             ),

@@ -27,6 +27,7 @@ class Function(StrEnum):
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     NONE = "none"
+    UNIT = "unit"  # not Hugging Face's: a vector's direction
 
 
 class Choice(StrEnum):
@@ -35,6 +36,7 @@ class Choice(StrEnum):
     BEST = "best"  # the one with the highest score
     EACH = "each"  # every one whose score reaches THRESHOLD; perhaps none
     NONE = "none"  # no label: the scores themselves are the answer
+    VECTOR = "vector"  # no label either: the scores together are a vector
     SPANS = "spans"  # none of the whole row: each of its pieces has scores of its own, and speaks for the best
 
 
@@ -60,13 +62,21 @@ def unchanged(logits: Logits) -> Scores:
     return logits.astype(np.float64)
 
 
+def unit(logits: Logits) -> Scores:
+    """(B, L) -> (B, L): each row divided by its length, so that a product of two is the cosine between them."""
+    wide = logits.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
+    scores: Scores = wide / np.where(lengths == 0, 1, lengths)
+    return scores
+
+
 def one_logit_a_label(labels: int) -> int:
     """The graph's width where each label has a logit of its own."""
     return labels
 
 
 FUNCTIONS: MappingProxyType[Function, Callable[[Logits], Scores]] = MappingProxyType(
-    {Function.SOFTMAX: softmax, Function.SIGMOID: sigmoid, Function.NONE: unchanged}
+    {Function.SOFTMAX: softmax, Function.SIGMOID: sigmoid, Function.NONE: unchanged, Function.UNIT: unit}
 )
 
 
@@ -94,7 +104,7 @@ class Meaning:
                 return [max(range(len(scores)), key=scores.__getitem__)]
             case Choice.EACH:
                 return [place for place, score in enumerate(scores) if score >= THRESHOLD]
-            case Choice.NONE | Choice.SPANS:
+            case Choice.NONE | Choice.SPANS | Choice.VECTOR:
                 return []
 
 
@@ -104,5 +114,6 @@ TASKS = MappingProxyType(
         Task.MULTI_LABEL: Meaning(Function.SIGMOID, Choice.EACH),
         Task.REGRESSION: Meaning(Function.NONE, Choice.NONE),
         Task.TAGGING: Meaning(Function.SOFTMAX, Choice.SPANS),
+        Task.EMBEDDING: Meaning(Function.UNIT, Choice.VECTOR),
     }
 )

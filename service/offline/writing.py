@@ -174,7 +174,7 @@ def _header(shape: Shape) -> list[str]:
     names = list(shape.columns)
     if shape.tags:
         return [*names, ENTITIES]
-    names += {Choice.BEST: ["label", "score"], Choice.EACH: ["labels"], Choice.NONE: []}[shape.meaning.choice]
+    names += {Choice.BEST: ["label", "score"], Choice.EACH: ["labels"]}.get(shape.meaning.choice, [])
     if shape.top_k is None:
         return [*names, *(f"score_{label}" for label in shape.labels)]
     return [*names, *chain.from_iterable((f"label_{rank}", f"score_{rank}") for rank in shape.ranks)]

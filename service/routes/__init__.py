@@ -4,10 +4,11 @@ from fastapi import APIRouter
 
 from service.api.door import HotRoute
 from service.api.exchange import Desk
-from service.errors import HUB, OIP, OURS, Dialect
+from service.errors import HUB, OIP, OPENAI, OURS, Dialect
 from service.routes import (
     classify,
     compare,
+    embed,
     health,
     hub,
     live,
@@ -22,7 +23,8 @@ from service.routes import (
 
 def hot(desk: Desk) -> list[HotRoute]:
     """The routes where a microsecond counts."""
-    return [classify.route(desk), compare.route(desk), *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
+    own = [classify.route(desk), compare.route(desk), *embed.routes(desk)]
+    return [*own, *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
 
 
 def plain(desk: Desk) -> list[APIRouter]:
@@ -35,4 +37,6 @@ def dialect_of(path: str) -> Dialect:
     """How to speak of errors on a path, also on one that no route has."""
     if path in hub.PATHS:
         return HUB
+    if path == embed.OPENAIS:
+        return OPENAI
     return OIP if path == "/v2" or path.startswith("/v2/") else OURS

@@ -6,10 +6,11 @@ what Hugging Face's own client reads.
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import numpy as np
 from pydantic import ConfigDict, Field, RootModel, model_validator
+from pydantic_core import to_json
 
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped
@@ -31,7 +32,7 @@ class HubParameters(Wire):
     model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "null"}})
 
     top_k: int | None = Field(None, ge=1, description="So many labels, the best ones; unset: all")
-    function_to_apply: Function | None = Field(
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         None, description="What makes scores of logits; unset: what the model's task says"
     )
     aggregation_strategy: Aggregation | None = Field(
@@ -94,8 +95,12 @@ class HubEntities(RootModel[tuple[EntityGroup, ...] | tuple[PieceTag, ...]]):
     """The entities of a text."""
 
 
-class HubResponse(RootModel[HubLabels | HubEntities | tuple[HubEntities, ...]]):
-    """As the model's task has it: labels; or entities, without a list around those of a text alone."""
+class HubVectors(RootModel[tuple[tuple[float, ...], ...]]):
+    """For each text its vector, of length one."""
+
+
+class HubResponse(RootModel[HubLabels | HubEntities | tuple[HubEntities, ...] | HubVectors]):
+    """As the model's task has it: labels; entities, without a list around those of a text alone; or vectors."""
 
 
 def routes(desk: Desk) -> list[HotRoute]:
@@ -107,6 +112,8 @@ def routes(desk: Desk) -> list[HotRoute]:
         wanted = asked.parameters or DEFAULTS
         if done.predictor.bundle.meaning.choice is Choice.SPANS:
             return Reply(render_entities(done, wanted, alone=isinstance(asked.inputs, str)), headers=headers_of(done))
+        if done.predictor.bundle.meaning.choice is Choice.VECTOR:
+            return Reply(render_vectors(done, wanted), headers=headers_of(done))
         return Reply(render(done, wanted), headers=headers_of(done))
 
     return [
@@ -141,6 +148,14 @@ def render_entities(done: Judged, wanted: HubParameters, *, alone: bool) -> byte
     return (rows if alone else f"[{rows}]").encode()
 
 
+def render_vectors(done: Judged, wanted: HubParameters) -> bytes:
+    """The same of a model that makes vectors: a list of them even for one text, as `feature_extraction` reads it."""
+    unfit = [name for name in HubParameters.model_fields if getattr(wanted, name) is not None]
+    if unfit:
+        _refuse(done, wanted, unfit, "makes vectors of texts and has no labels")
+    return to_json([outcome.scores for outcome in done.outcomes])
+
+
 def _found(done: Judged, outcome: Outcome, wanted: HubParameters) -> str:
     how = wanted.aggregation_strategy or Aggregation.FIRST
     ignored = (OUTSIDE,) if wanted.ignore_labels is None else wanted.ignore_labels
@@ -161,7 +176,7 @@ def _refuse(done: Judged, wanted: HubParameters, fields: Sequence[str], why: str
 
 
 def _scores(done: Judged, wanted: HubParameters) -> Sequence[RowScores]:
-    function = wanted.function_to_apply
+    function = None if wanted.function_to_apply is None else Function(wanted.function_to_apply)
     if function is None or function is done.predictor.bundle.meaning.function:
         return [outcome.scores for outcome in done.outcomes]
     logits = np.array([outcome.logits for outcome in done.outcomes], dtype=np.float32)  # (B, L)

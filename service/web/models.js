@@ -7,7 +7,7 @@ let served = [];
 /** Fill both lists with these models, as `GET /v1/models` gives them; what was chosen before stays if it is there. */
 export function offer(models) {
   served = models.map((model) => ({ ...model, id: `${model.name}@${model.version}` }));
-  const students = served.filter((model) => model.role === "student");
+  const students = served.filter((model) => model.role === "student" && classifies(model));
   const usual = students.find((model) => model.default) ?? students[0];
   fill(byId("student"), students, students.length ? null : "none is served", usual);
   offerTeachers();
@@ -44,12 +44,18 @@ export function textsInRow() {
 
 function offerTeachers() {
   const student = chosenStudent();
-  const teachers = served.filter((model) => model.role === "teacher" && (student === null || alike(student, model)));
+  const others = served.filter((model) => model.role === "teacher" && classifies(model));
+  const teachers = others.filter((model) => student === null || alike(student, model));
   const own = teachers.find((model) => student && [model.id, model.name].includes(student.teacher)) ?? teachers[0];
   const nobody = student ? (teachers.length ? "none: the student alone" : "none is served") : null;
   fill(byId("teacher"), teachers, nobody, own);
   byId("no-teacher").hidden = student === null || teachers.length > 0;
   byId("no-teacher-of").textContent = student?.name ?? "";
+}
+
+/** Does it say something of a text? A vector is nothing to look at. */
+function classifies(model) {
+  return model.task !== "embedding";
 }
 
 /** Do both say the same of the same texts? */
