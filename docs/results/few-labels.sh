@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/few-labels.md, from the repository's root:
-#   docs/results/few-labels.sh ag_news | imdb [teach | alone_random | alone | hard | soft | … ] (unset: those of the table)
+#   docs/results/few-labels.sh ag_news | imdb [teach | alone_random | alone | hard | soft | … | score] (unset: those of the table)
 # DATA holds ag_news/train_partial.tsv.gz and imdb/{train,unsup}.tsv.gz (columns text, label); TEACHER is all-MiniLM-L6-v2;
-# WORK takes teachers, caches and checkpoints, MODELS the students; SEED is the students'. Nothing here opens a test split.
+# WORK takes teachers, caches and checkpoints, MODELS the students; SEED is the students'. Dev selects; `score` alone opens
+# the test split ({ag_news,imdb}/test.tsv.gz).
 # Without local files, leave the --set options of `source` out: the recipes name the same data and weights on the hub.
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
@@ -40,6 +41,15 @@ joint() { student joint --set "stages=[{representation=1, logits=1, labels=1}]";
 both() { student both --set "stages=[{representation=1}, {logits=1, labels=1, unfreeze=true}]"; }     # D3.2
 frozen() { student staged-at-once --set stages.1.unfreeze=false --set stages.2.unfreeze=false; }      # D4.1
 staged() { student staged; }                                                                          # D4.2
+
+score() { # the test split, once, when everything is chosen: the teacher, and each student that there is
+  local test=$DATA/$task/test.tsv.gz student
+  # A teacher's bundle selects nothing, so what it is measured on as it is adopted may be the test split at once.
+  "$PYTHON" -m export adopt "$WORK/$name-minilm" --name "$name-minilm" --models "$MODELS" --dev "$test"
+  for student in "$MODELS/$name"-*/1; do
+    [ "$student" = "$MODELS/$name-minilm/1" ] || "$PYTHON" -m export evaluate "$student" "$test"
+  done
+}
 
 shift
 for what in "${@:-teach alone_random alone hard soft joint frozen staged}"; do
