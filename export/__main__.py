@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from export.errors import ExportError, OptionError, Unmet
+from export.pooling import Pooled
 from export.progress import console
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision, Task
@@ -132,10 +133,21 @@ def adopt(
     pair: PairColumn = None,
     relabel: Relabel = [],  # noqa: B006
     repair: Repair = False,
+    pooling: Annotated[
+        Pooled | None, typer.Option(help="of an encoder without a head: publish the vectors of texts that it makes")
+    ] = None,
     models: Models = Path("models"),
 ) -> None:
-    """Publish a Hugging Face classifier as a teacher bundle."""
+    """Publish a Hugging Face classifier as a teacher bundle; or an encoder, which makes vectors of texts."""
     from export.datasets import Columns
+    from export.encoders import is_encoder
+
+    if pooling is not None or is_encoder(model):
+        from export.vectors import adopt_vectors
+
+        sources = dev[0] if len(dev) == 1 else tuple(dev)
+        folder = adopt_vectors(model, name, version, sources, text, pooling or Pooled.MEAN, models, _command())
+        return _done("encoder", folder)
     from export.pipeline import adopt
 
     columns = Columns(text, label, pair, _relabelled(relabel), repair)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.encoders import WEIGHTS, save_encoder
+from export.encoders import RECIPE, WEIGHTS, save_encoder
 from export.errors import DataError, ModelError, OptionError, RecipeError
 from export.initial import new_student
 from export.methods import wu2020
@@ -26,8 +26,6 @@ from export.training import fit, judge_by
 from export.transfer import TransferSet, encode_texts, label, tokens_of
 from export.vocabulary import vocabulary_of
 from service.bundle.manifest import Role
-
-RECIPE = "recipe.toml"
 
 
 def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
@@ -53,7 +51,7 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     parts: list[NDArray[Any]] = [tokens[0].flat, tokens[0].offsets, *hidden_parts(signals)]
     folder = work / "encoders" / f"{recipe.name}-{fingerprint(recipe, parts)}"
     fit(student, [stage], judge, folder, recipe.seed)
-    save_encoder(out, student, vocabulary)
+    save_encoder(out, student, vocabulary, recipe.student.max_tokens)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     return out
 

@@ -21,6 +21,7 @@ TASKS = {
     Task.MULTI_LABEL: "multi-label classification",
     Task.REGRESSION: "regression",
     Task.TAGGING: "token classification",
+    Task.EMBEDDING: "vectors of sentences",
 }
 
 
@@ -54,7 +55,7 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
     head = [
         f"# {manifest.name}, version {manifest.version}",
         "",
-        f"A {manifest.role} for {TASKS[manifest.task]}: {', '.join(manifest.labels)}.",
+        f"A {manifest.role} for {TASKS[manifest.task]}: {_labels(manifest)}.",
         f"Method: {lineage.method}. Teacher: {lineage.teacher or 'none, it is one'}.",
     ]
     body = [line for title, lines in parts.items() for line in ("", f"## {title}", "", *lines)]
@@ -118,6 +119,11 @@ def results_table(manifests: Sequence[Manifest]) -> list[str]:
         for row in manifest.results
     ]
     return _results(tuple(results))
+
+
+def _labels(manifest: Manifest) -> str:
+    dimensions = f"of {len(manifest.labels)} dimensions"
+    return dimensions if manifest.task is Task.EMBEDDING else ", ".join(manifest.labels)
 
 
 def _results(results: tuple[Measured, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from export.errors import ModelError
 from export.students import Recurrent, Shape
 from export.vocabulary import Vocabulary
 
-WEIGHTS, SHAPE, TOKENIZER = "encoder.safetensors", "encoder.json", "tokenizer.json"
+WEIGHTS, SHAPE, TOKENIZER, RECIPE = "encoder.safetensors", "encoder.json", "tokenizer.json", "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class SavedEncoder:
 
     shape: Shape
     pad_id: int
+    max_tokens: int
     tokenizer_json: str
     weights: dict[str, Tensor]  # by the names that they have in the student
 
@@ -34,11 +35,16 @@ class SavedEncoder:
         return Vocabulary(self.tokenizer_json, rows, rows, self.pad_id)
 
 
-def save_encoder(folder: Path, student: Recurrent, vocabulary: Vocabulary) -> None:
+def is_encoder(source: str) -> bool:
+    """Does one of ours lie there?"""
+    return Path(source, WEIGHTS).is_file()
+
+
+def save_encoder(folder: Path, student: Recurrent, vocabulary: Vocabulary, max_tokens: int) -> None:
     """The weights last: a folder that has them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_text(vocabulary.tokenizer_json, encoding="utf-8")
-    told = {"shape": asdict(student.shape), "pad_id": vocabulary.pad_id}
+    told = {"shape": asdict(student.shape), "pad_id": vocabulary.pad_id, "max_tokens": max_tokens}
     (folder / SHAPE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     weights = {name: value.contiguous() for name, value in student.state_dict().items()}
     unfinished = folder / f"{WEIGHTS}.tmp"
@@ -53,7 +59,7 @@ def load_encoder(source: str) -> SavedEncoder:
         told: dict[str, Any] = json.loads((folder / SHAPE).read_text(encoding="utf-8"))
         shape = TypeAdapter(Shape).validate_python(told["shape"])
         tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
-        return SavedEncoder(shape, int(told["pad_id"]), tokenizer, load_file(folder / WEIGHTS))
+        return SavedEncoder(shape, int(told["pad_id"]), int(told["max_tokens"]), tokenizer, load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
         raise ModelError(
             f"student.begins: {source}: no encoder of `python -m export pretrain` ({type(error).__name__})"

@@ -20,7 +20,7 @@ from service.bundle.manifest import Manifest, Precision, Task
 from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.spans import Tag, entities
-from service.bundle.tasks import softmax
+from service.bundle.tasks import softmax, unit
 
 BATCH = 32
 SHUFFLES = 5
@@ -98,6 +98,9 @@ def evaluate_each(
     """The same of several data sets, one after the other."""
     opened = open_bundle(bundle, precision)
     manifest = opened.manifest
+    if manifest.task is Task.EMBEDDING:
+        yield from (_likeness(opened, source, columns) for source in sources)
+        return
     check_columns(manifest, columns)
     other = _with_labels(manifest.labels, teacher) if teacher else None
     for source in sources:
@@ -108,6 +111,17 @@ def evaluate_each(
         if manifest.task is Task.TAGGING:
             found = replace(found, metrics=found.metrics | {BY_CHARACTERS: f1_by_characters(opened, examples)})
         yield found
+
+
+def _likeness(bundle: OpenBundle, source: str, columns: Columns) -> Report:
+    """How well the cosine of two texts' vectors goes with people's judgement of their likeness."""
+    if columns.pair is None:
+        raise OptionError(f"--pair: {name_of(bundle.manifest)} makes vectors; name the column of the other text")
+    examples = held_out(source, Names(("likeness",), Task.REGRESSION), columns)
+    sides = zip(*(example.text for example in examples), strict=True)
+    first, second = (unit(predict(bundle, list(map(str, side)))) for side in sides)
+    cosines = (first * second).sum(axis=1, keepdims=True).astype(np.float32)  # (N, 1)
+    return report(Task.REGRESSION, cosines, targets_of(examples, Task.REGRESSION, 1))
 
 
 def _answers(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:

@@ -105,11 +105,11 @@ def count_rows(task: Task, targets: Targets) -> int:
 
 
 def decisions(task: Task, logits: Logits) -> Labels:
-    """What each row's logits decide, (N, ·): the best label, or yes and no for each; numbers decide nothing."""
+    """What each row's logits decide, (N, ·): the best label, or yes and no for each; numbers and vectors nothing."""
     match task:
         case Task.MULTI_LABEL:
             return (logits >= 0).astype(np.int64)
-        case Task.REGRESSION:
+        case Task.REGRESSION | Task.EMBEDDING:
             return np.empty((len(logits), 0), dtype=np.int64)
         case _:
             return np.asarray(logits.argmax(axis=1, keepdims=True))

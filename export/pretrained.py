@@ -59,6 +59,11 @@ def _no_bar(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, A
     return bar(*args, **(options | {"disable": True}))
 
 
+def readable(config: Any) -> int:
+    """So many tokens, or SHORT where it could read more."""
+    return min(SHORT, int(getattr(config, "max_position_embeddings", SHORT)))
+
+
 def check_limit(config: Any, source: str, max_tokens: int) -> None:
     """Raises ModelError where a model reads fewer tokens."""
     limit = getattr(config, "max_position_embeddings", max_tokens)

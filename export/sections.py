@@ -5,11 +5,11 @@ Numbers from papers stand in `export/recipes/*.toml` and nowhere else; the defau
 anyway.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from export.pooling import Pooled
 from export.sentences import TextSource
 from export.students import Activation, Pooling
 
@@ -25,13 +25,6 @@ class Section(BaseModel):
     """A table of a recipe: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Pooled(StrEnum):
-    """How a teacher's states of a text become one."""
-
-    FIRST = "first"  # [CLS], from which BERT's classifiers read
-    MEAN = "mean"
 
 
 class HiddenStates(Section):

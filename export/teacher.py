@@ -4,7 +4,7 @@ This module knows nothing of students or of training.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,17 +24,18 @@ from transformers import (
 )
 
 from export.errors import ModelError
+from export.pooling import Pooled
 from export.pretrained import (
-    SHORT,
     check_limit,
     labels_of,
     load_config,
     load_network,
     load_tokenizer,
     plain_tokenizer_json,
+    readable,
     task_of,
 )
-from export.sections import HiddenStates, Pooled
+from export.sections import HiddenStates
 from export.signals import Pieces, Signals, StatesShape
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import TEACHER_INPUTS, Task
@@ -62,7 +63,7 @@ class Teacher:
         if found["missing_keys"]:
             raise ModelError(f"teacher {source}: is no fine-tuned classifier (it lacks {min(found['missing_keys'])})")
         if max_tokens is None:
-            max_tokens = min(SHORT, int(getattr(model.config, "max_position_embeddings", SHORT)))
+            max_tokens = readable(model.config)
         check_limit(model.config, source, max_tokens)
         return kind(model, load_tokenizer(source), max_tokens)
 
@@ -126,12 +127,16 @@ class Teacher:
         """Logits (N, L) in fp32, beside texts of the same length only, so without padding: what a graph of this teacher
         is held against."""
         inputs = tokenized(self.tokenizer, texts, self.max_tokens)
-        found: dict[int, NDArray[np.float32]] = {}
-        for places in equally_long([len(ids) for ids in inputs["input_ids"]]):
-            batch = {name: torch.tensor([rows[i] for i in places]).to(self.device) for name, rows in inputs.items()}
-            logits: Tensor = self.model(**batch).logits
-            found.update(zip(places, logits.float().cpu().numpy(), strict=True))
-        return np.stack([found[i] for i in range(len(texts))])
+
+        def run(places: Sequence[int]) -> Tensor:
+            logits: Tensor = self.model(**self._some(inputs, places)).logits
+            return logits
+
+        return np.stack(without_padding(list(map(len, inputs["input_ids"])), run))
+
+    def _some(self, inputs: BatchEncoding, places: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of one length as a batch."""
+        return {name: torch.tensor([rows[i] for i in places]).to(self.device) for name, rows in inputs.items()}
 
 
 class TaggingTeacher(Teacher):
@@ -167,12 +172,13 @@ class TaggingTeacher(Teacher):
     def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Logits (R, L) in fp32 of all tokens, also special ones, text after text; without padding."""
         rows = self.read(texts)
-        found: dict[int, NDArray[np.float32]] = {}
-        for places in equally_long([len(row) for row in rows]):
+
+        def run(places: Sequence[int]) -> Tensor:
             ids, mask = self._padded([rows[i] for i in places])
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
-            found.update(zip(places, logits.float().cpu().numpy(), strict=True))
-        return np.concatenate([found[i] for i in range(len(texts))])
+            return logits
+
+        return np.concatenate(without_padding(list(map(len, rows)), run))
 
     def _padded(self, rows: Sequence[Spanned]) -> tuple[Tensor, Tensor]:
         """-> ids and mask, (B, T)"""
@@ -191,7 +197,7 @@ class PlainTeacher(Teacher):
     def load(cls, source: str, max_tokens: int | None = None) -> "PlainTeacher":
         """Raises ModelError when it can't be loaded, or reads fewer tokens."""
         model = load_network(cls.network, source)
-        limit = max_tokens or SHORT
+        limit = max_tokens or readable(model.config)
         check_limit(model.config, source, limit)
         return cls(model, load_tokenizer(source), limit)
 
@@ -211,14 +217,33 @@ class PlainTeacher(Teacher):
         states = pooled(found.float(), inputs["attention_mask"], hidden.pooling)
         return Signals(nothing, states.half().cpu().numpy())
 
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str], pooling: Pooled) -> NDArray[np.float32]:
+        """Of the last layer's states (N, H), in fp32 and without padding: what a graph is held against."""
+        inputs = tokenized(self.tokenizer, texts, self.max_tokens)
 
-def equally_long(lengths: Sequence[int], most: int = 32) -> Iterator[list[int]]:
-    """The places of all rows, in batches of one length each: what needs no padding is not disturbed by any."""
+        def run(places: Sequence[int]) -> Tensor:
+            batch = self._some(inputs, places)
+            return pooled(self.model(**batch).last_hidden_state, batch["attention_mask"], pooling)
+
+        return np.stack(without_padding(list(map(len, inputs["input_ids"])), run))
+
+
+def without_padding(
+    lengths: Sequence[int], run: Callable[[Sequence[int]], Tensor], most: int = 32
+) -> list[NDArray[np.float32]]:
+    """Run rows in batches of one length each, which needs no padding and so is not disturbed by any.
+
+    `run` takes the places of a batch's rows and gives one slice a row; all of them come back in the rows' order.
+    """
     by_length: dict[int, list[int]] = {}
     for place, length in enumerate(lengths):
         by_length.setdefault(length, []).append(place)
+    found: dict[int, NDArray[np.float32]] = {}
     for places in by_length.values():
-        yield from (places[start : start + most] for start in range(0, len(places), most))
+        for batch in (places[start : start + most] for start in range(0, len(places), most)):
+            found.update(zip(batch, run(batch).float().cpu().numpy(), strict=True))
+    return [found[place] for place in range(len(lengths))]
 
 
 def weights_digest(model: nn.Module, beside: str = "") -> str:

@@ -102,7 +102,15 @@ def _sharing_again(proto: ModelProto) -> ModelProto:
 def teacher_graph(model: nn.Module) -> bytes:
     """A BERT classifier with its large matrices stored as int8 and computed in fp32, so that it too gives a row the
     same logits in any batch (docs/decisions/0006)."""
-    proto = _exported(model)
+    return _stored_as_int8(_exported(_Logits(model)))
+
+
+def encoder_graph(model: nn.Module, pool: Callable[[Tensor, Tensor], Tensor]) -> bytes:
+    """The same of an encoder without a head: `pool` makes (B, H) of its last states (B, T, H) and the mask (B, T)."""
+    return _stored_as_int8(_exported(_Vectors(model, pool)))
+
+
+def _stored_as_int8(proto: ModelProto) -> bytes:
     _store_as_int8(proto)
     content: bytes = proto.SerializeToString()
     return content
@@ -361,13 +369,26 @@ class _Logits(nn.Module):
         return logits
 
 
+class _Vectors(nn.Module):
+    """A Hugging Face encoder with positional inputs and a vector a text as output."""
+
+    def __init__(self, model: nn.Module, pool: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.pool = pool
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        found = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        return self.pool(found.last_hidden_state, attention_mask)
+
+
 def _exported(model: nn.Module) -> ModelProto:
     batch, length = torch.export.Dim("B", min=1, max=4096), torch.export.Dim("T", min=1, max=512)
     example = torch.ones(2, 8, dtype=torch.int64)
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "teacher.onnx")
         program = torch.onnx.export(
-            _Logits(model.cpu().float().eval()),
+            model.cpu().float().eval(),
             (example, example.clone(), torch.zeros_like(example)),
             dynamo=True,
             input_names=list(TEACHER_INPUTS),

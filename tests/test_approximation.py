@@ -18,12 +18,15 @@ from export.errors import DataError, ModelError, OptionError, RecipeError
 from export.fine_tuning import fine_tune
 from export.initial import new_student
 from export.pipeline import Places, distill
+from export.pooling import Pooled
 from export.recipe import ApproximateRecipe
-from export.sections import HiddenStates, Pooled
+from export.sections import HiddenStates
 from export.students import BiLSTMEncoder, Form, Shape
 from export.teacher import PlainTeacher
 from export.teachers import open_teacher
+from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
+from service.bundle.tasks import unit
 from tests.pairing_shop import COLUMNS, open_pair_shop
 from tests.workshop import Shop, command
 
@@ -119,6 +122,56 @@ def test_what_was_learnt_is_what_the_student_begins_with(shop: Shop, taught: Pat
     ids, lengths = torch.tensor([[5, 6, 7]]), torch.tensor([3])
     student.eval()
     assert torch.equal(student(ids, lengths).representation, network(made)(ids, lengths).logits)
+
+
+@pytest.fixture(scope="module")
+def published(made: Path, shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As bundles: ours, and the encoder that it learnt from."""
+    models = tmp_path_factory.mktemp("models")
+    for name, source in (("ours", made), ("theirs", shop.encoder)):
+        pooling = () if name == "ours" else ("--pooling", "mean")
+        done = command(
+            "adopt", source, "--name", name, "--dev", shop.dev, "--models", models, *pooling, cwd=made.parent
+        )
+        assert done.returncode == 0, done.stderr
+    return models
+
+
+@pytest.mark.parametrize("name", ["ours", "theirs"])
+def test_it_is_published_as_a_bundle_that_makes_vectors(name: str, published: Path, made: Path, shop: Shop) -> None:
+    bundle = open_bundle(published / name / "1")  # which proves it
+    assert (bundle.manifest.task, len(bundle.manifest.labels)) == (Task.EMBEDDING, 32)
+    assert bundle.manifest.graphs[Precision.EXACT].parity < 0.05
+    texts = ["the film is good", "her voice was awful"]
+    if name == "theirs":
+        wanted = PlainTeacher.load(str(shop.encoder)).vectors(texts, Pooled.MEAN)
+    else:
+        tokenizer = Tokenizer.from_str(load_encoder(str(made)).tokenizer_json)
+        rows = [torch.tensor([tokenizer.encode(text).ids]) for text in texts]
+        with torch.inference_mode():
+            found = [network(made)(row, torch.tensor([row.shape[1]])).logits.numpy() for row in rows]
+        wanted = np.concatenate(found)
+    np.testing.assert_allclose(bundle.classify(texts), wanted, atol=0.05)  # large tables are stored as int8
+    assert "vectors of sentences: of 32 dimensions" in (published / name / "1" / "README.md").read_text()
+
+
+def test_vectors_are_held_against_peoples_judgement(published: Path, tmp_path: Path) -> None:
+    """Pairs of texts are alike as the cosine of their vectors says."""
+    bundle = open_bundle(published / "ours" / "1")
+    pairs = [
+        ("the film is good", "the film is good"),
+        ("the film is good", "her voice was awful"),
+        ("the cast", "a joy"),
+    ]
+    cosines = [float(np.prod(unit(bundle.classify(pair)), axis=0).sum()) for pair in pairs]
+    file = tmp_path / "likeness.tsv"
+    lines = [f"{first}\t{second}\t{5 * cosine}\n" for (first, second), cosine in zip(pairs, cosines, strict=True)]
+    file.write_text("text\ttext2\tlabel\n" + "".join(lines), encoding="utf-8")
+    done = command("evaluate", published / "ours" / "1", file, "--pair", "text2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split().count("1.0000") == 2  # Pearson and Spearman
+    alone = command("evaluate", published / "ours" / "1", file, cwd=tmp_path)
+    assert (alone.returncode, "ours@1 makes vectors; name the column of the other text" in alone.stderr) == (2, True)
 
 
 def test_by_the_command(shop: Shop, tmp_path: Path) -> None:

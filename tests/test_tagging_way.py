@@ -18,8 +18,9 @@ from export.fine_tuning import fine_tune
 from export.initial import new_student
 from export.objectives import UNLABELLED
 from export.pipeline import Places, adopt, distill
+from export.pooling import Pooled
 from export.recipe import DistillRecipe
-from export.sections import HiddenStates, Pooled
+from export.sections import HiddenStates
 from export.served_teacher import ServedTeacher
 from export.signals import Stacked, stretches
 from export.students import BiLSTMTagger

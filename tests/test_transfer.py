@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from export.datasets import Dataset, Example
 from export.errors import DataError, ModelError
 from export.objectives import UNLABELLED
+from export.pooling import Pooled
 from export.publish import Reads, encoder_of
-from export.sections import Augmentation, HiddenStates, Pooled, Transfer
+from export.sections import Augmentation, HiddenStates, Transfer
 from export.sentences import TextSource
 from export.signals import Signals
 from export.teacher import Teacher

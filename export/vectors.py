@@ -1,0 +1,114 @@
+"""Encoders of sentences as bundles: what makes vectors of texts is published, and held against people's judgement.
+
+An encoder is a folder of `pretrain` (Wu et al. 2020) or a Hugging Face model without a head, whose last states are
+pooled. A vector's dimensions are called by their numbers.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.data import Sources, listed
+from export.datasets import read_pairs
+from export.encoders import RECIPE, is_encoder, load_encoder
+from export.errors import DataError
+from export.fine_tuning import teacher_recipe
+from export.metrics import Logits
+from export.pooling import Pooled
+from export.pretrained import plain_tokenizer_json
+from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.students import BiLSTMEncoder
+from export.teacher import PlainTeacher, pooled, without_padding
+from export.to_onnx import encoder_graph, fast_graph, student_graph
+from service.bundle.manifest import Lineage, Precision, Role, Task
+
+
+def adopt_vectors(
+    source: str, name: str, version: int, dev: Sources, column: str, pooling: Pooled, models: Path, command: str
+) -> Path:
+    """Publish an encoder as a bundle that makes vectors; `dev` are texts on which its graph is measured.
+
+    `pooling` is a Hugging Face model's; one of ours has its own. Raises ModelError, DataError, BundleExists.
+    """
+    free_place(models, name, version)
+    sources = (dev,) if isinstance(dev, str) else dev
+    texts = [text for each in sources for text in read_pairs(each, (column,)) if isinstance(text, str)]
+    if not texts:
+        raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
+    make = _of_ours if is_encoder(source) else partial(_of_hugging_face, pooling=pooling)
+    trained, vectors = make(source, name, version, texts)
+    return publish(trained, Reference(listed(dev), texts, None, vectors, None), models, command)
+
+
+def _of_ours(source: str, name: str, version: int, texts: Sequence[str]) -> tuple[Trained, Logits]:
+    saved = load_encoder(source)
+    network = BiLSTMEncoder(saved.shape)
+    network.load_state_dict(saved.weights)
+    network.eval()
+    exact = student_graph(network)
+    trained = Trained(
+        name=name,
+        version=version,
+        role=Role.STUDENT,
+        task=Task.EMBEDDING,
+        labels=_dimensions(saved.shape.dense),
+        texts=1,
+        tokenizer_json=saved.tokenizer_json,
+        max_tokens=saved.max_tokens,
+        pad_id=saved.pad_id,
+        graphs={Precision.EXACT: exact, Precision.FAST: fast_graph(exact)},
+        lineage=Lineage(
+            teacher=None, method="wu2020", recipe=Path(source, RECIPE).read_text("utf-8"), versions=versions()
+        ),
+    )
+    reads = Reads(Role.STUDENT, Task.EMBEDDING)
+    rows = encoder_of(saved.tokenizer_json, reads, saved.max_tokens, saved.pad_id).encode(texts)
+    return trained, _network_vectors(network, [row or [saved.pad_id] for row in rows if isinstance(row, list)])
+
+
+@torch.inference_mode()
+def _network_vectors(network: BiLSTMEncoder, rows: Sequence[list[int]]) -> Logits:
+    def run(places: Sequence[int]) -> Tensor:
+        ids = torch.tensor([rows[i] for i in places])
+        vectors: Tensor = network(ids, torch.full((len(ids),), ids.shape[1])).logits
+        return vectors
+
+    return np.stack(without_padding(list(map(len, rows)), run))
+
+
+def _of_hugging_face(
+    source: str, name: str, version: int, texts: Sequence[str], *, pooling: Pooled
+) -> tuple[Trained, Logits]:
+    teacher = PlainTeacher.load(source)
+
+    def pool(states: Tensor, mask: Tensor) -> Tensor:
+        return pooled(states, mask, pooling)
+
+    vectors = teacher.vectors(texts, pooling)
+    trained = Trained(
+        name=name,
+        version=version,
+        role=Role.TEACHER,
+        task=Task.EMBEDDING,
+        labels=_dimensions(vectors.shape[1]),
+        texts=1,
+        tokenizer_json=plain_tokenizer_json(teacher.tokenizer),
+        max_tokens=teacher.max_tokens,
+        pad_id=int(teacher.tokenizer.pad_token_id),
+        graphs={Precision.EXACT: encoder_graph(teacher.model, pool)},
+        lineage=Lineage(
+            teacher=None,
+            method=f"as it was trained; {pooling} states",
+            recipe=teacher_recipe(source),
+            versions=versions(),
+        ),
+    )
+    return trained, vectors
+
+
+def _dimensions(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
