@@ -82,12 +82,12 @@ class Cost:
     """Floating-point operations of a run."""
 
     extraction: float
-    step: float  # on average
-    steps: int
+    row: float  # to learn from one, on average
+    rows: float  # that are learnt from, each as often as there are epochs
 
     @property
     def total(self) -> float:
-        return self.extraction + self.step * self.steps
+        return self.extraction + self.row * self.rows
 
 
 def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
@@ -196,14 +196,13 @@ def _batches(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, rows: To
 
 def _cost(recipe: ExtractRecipe, teacher: BertShape, student: BertShape, rows: Tokens) -> Cost:
     """Of rows of the mean length, without padding."""
-    tokens, batch = float(rows.lengths.mean()), recipe.training.batch_size
+    tokens = float(rows.lengths.mean())
     compared = student.layers if recipe.comparing.by == "tinybert" else 2  # scores of each layer; attention and values
     theirs = bert_flops(teacher, tokens) + relation_flops(teacher.hidden, tokens, compared)
     ours = bert_flops(student, tokens) + relation_flops(student.hidden, tokens, compared)
     counted = recipe.extraction.texts if recipe.extraction.by == "importance" else 0
     extraction = counted * bert_flops(teacher, tokens) * (1 + BACKWARD)
-    steps = round(recipe.training.epochs * len(rows.lengths) / batch)
-    return Cost(extraction, batch * (theirs + ours * (1 + BACKWARD)), steps)
+    return Cost(extraction, theirs + ours * (1 + BACKWARD), recipe.training.epochs * len(rows.lengths))
 
 
 def _fingerprint(recipe: ExtractRecipe, teacher: nn.Module, rows: Tokens) -> str:
@@ -219,6 +218,6 @@ def _counted(model: nn.Module) -> str:
 
 def _spent(cost: Cost) -> str:
     return (
-        f"{cost.total:.3g} floating-point operations in {cost.steps:,} steps, {cost.extraction:.2g} of them to choose "
-        "what to begin with"
+        f"{cost.total:.3g} floating-point operations to learn from {cost.rows:,.0f} texts, {cost.extraction:.2g} of them "
+        "to choose what to begin with"
     )
