@@ -218,6 +218,6 @@ def _counted(model: nn.Module) -> str:
 
 def _spent(cost: Cost) -> str:
     return (
-        f"{cost.total:.3g} floating-point operations to learn from {cost.rows:,.0f} texts, {cost.extraction:.2g} of them "
-        "to choose what to begin with"
+        f"{cost.total:.3g} floating-point operations to learn from {cost.rows:,.0f} texts, {cost.extraction:.2g} of "
+        "them to choose what to begin with"
     )
