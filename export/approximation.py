@@ -4,6 +4,7 @@ The result is a folder (`export.encoders`) with which `distill` begins. The teac
 stored once, like logits.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     judge = judge_by(stage.objective, held, recipe.training.batch_size)
     parts: list[NDArray[Any]] = [tokens[0].flat, tokens[0].offsets, *hidden_parts(signals)]
     folder = work / "encoders" / f"{recipe.name}-{fingerprint(recipe, parts)}"
-    fit(student, [stage], judge, folder, recipe.seed)
+    fit(student, [replace(stage, judge=judge)], judge, folder, recipe.seed)
     save_encoder(out, student, vocabulary, recipe.student.max_tokens)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     return out

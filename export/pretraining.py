@@ -6,7 +6,7 @@ teacher is stored: what stands inside it is as large as all its layers, so it ru
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     stage = chen2021.stage(recipe, rows, heads)
     judge = judge_by(stage.objective, judging, recipe.training.batch_size)
     folder = work / "encoders" / f"{recipe.name}-{_fingerprint(recipe, teacher, learnt)}"
-    fit(watching, [stage], judge, folder, recipe.seed)
+    fit(watching, [replace(stage, judge=judge)], judge, folder, recipe.seed)
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
