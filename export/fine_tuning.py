@@ -4,6 +4,7 @@
 business. What it is given of a task stands in `export.lessons`. This module knows nothing of students.
 """
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -31,7 +32,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from export.averaging import moving_average
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
+from export.metrics import METRICS
 from export.pretrained import check_limit, load_network, load_tokenizer
+from export.progress import console
 from export.recipe import TeachRecipe, as_toml
 from export.sections import Adaptation, Loop
 from export.sentences import shaped_rows
@@ -39,7 +42,7 @@ from export.tasks import LEARNING
 from export.teacher import tokenized
 
 AVERAGE = "average.pt"
-RECIPE = "recipe.toml"
+RECIPE, SCORE = "recipe.toml", "dev.json"
 
 
 class MaskedLanguageTrainer(Trainer):
@@ -138,7 +141,17 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     load_model(model, str(trainer.best))
     _finish(trainer, tokenizer, folder)
     (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
+    _tell(recipe, len(data.dev), trainer, folder)
     return folder
+
+
+def _tell(recipe: TeachRecipe, rows: int, trainer: Trainer, folder: Path) -> None:
+    """How good it is on dev, to people and beside it."""
+    metric = recipe.data.metric or next(iter(METRICS[recipe.data.task]))
+    best = float(trainer.state.best_metric or 0.0)
+    console.log(f"teacher on dev: {rows:,} rows; {metric} {best:.4f}, the best of all evaluations")
+    told = {"metric": metric, "value": best, "rows": rows, "data": recipe.data.selects}
+    (folder / SCORE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def teacher_recipe(folder: str) -> str:

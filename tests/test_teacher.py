@@ -1,5 +1,6 @@
 """A teacher is fine-tuned from any encoder, goes on after an interruption, and is refused when it is none."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,9 @@ def test_a_fine_tuned_teacher_knows_its_labels_and_the_task(shop: Shop, taught: 
     logits = teacher.exact_logits([example.text for example in dev])
     assert accuracy(logits.argmax(axis=1), targets_of(dev, Task.SINGLE_LABEL, 2)) > 0.9
     assert not shop.folder.joinpath("teacher.checkpoints").exists()
+    told = json.loads((taught / "dev.json").read_text())
+    assert told["value"] == accuracy(logits.argmax(axis=1), targets_of(dev, Task.SINGLE_LABEL, 2))
+    assert (told["metric"], told["rows"], told["data"]) == ("accuracy", len(dev), str(shop.dev))
 
 
 def test_the_same_recipe_gives_the_same_teacher(shop: Shop, taught: Path, tmp_path: Path) -> None:
