@@ -93,9 +93,13 @@ class DistillRecipe(Section):
     @model_validator(mode="after")
     def _texts_are_of_one_form(self) -> Self:
         for number, texts in enumerate(self.transfer.texts):
-            if (texts.pair is None) is not (self.data.pair is None):
-                wanted = "leave it out" if self.data.pair is None else "name the column of the second text"
-                raise ValueError(f"transfer.texts.{number}.pair: {wanted}, as data.pair does")
+            if texts.paired is not (self.data.pair is not None):
+                wanted = (
+                    "leave out pair and neighbours"
+                    if self.data.pair is None
+                    else "pair: name the column of the second text, or set neighbours"
+                )
+                raise ValueError(f"transfer.texts.{number}: {wanted}: rows are as data.pair says")
         return self
 
     @property
@@ -134,8 +138,8 @@ class ExtractRecipe(Section):
 
     @model_validator(mode="after")
     def _texts_are_single(self) -> Self:
-        if any(texts.pair is not None for texts in self.texts):
-            raise ValueError("texts: pairs teach a task; leave out pair")
+        if any(texts.paired for texts in self.texts):
+            raise ValueError("texts: pairs teach a task; leave out pair and neighbours")
         if self.teacher.hidden is not None:
             raise ValueError("teacher.hidden: comparing.by says what is learnt; leave it out")
         return self
@@ -156,8 +160,8 @@ class ApproximateRecipe(Section):
 
     @model_validator(mode="after")
     def _makes_vectors(self) -> Self:
-        if any(texts.pair is not None for texts in self.texts):
-            raise ValueError("texts: a vector is of one text; leave out pair")
+        if any(texts.paired for texts in self.texts):
+            raise ValueError("texts: a vector is of one text; leave out pair and neighbours")
         if self.teacher.hidden is None:
             raise ValueError("teacher.hidden: say which vector of a text is learnt: its layer and pooling")
         if self.student.architecture != "encoder":

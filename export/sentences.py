@@ -14,6 +14,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from export.datasets import read_pairs, read_texts
+from export.neighbours import neighbour_pairs
 from service.bundle.encoder import Text
 
 _MARKUP = re.compile(r"<br\s*/?>|\s+")
@@ -28,6 +29,9 @@ class TextSource(BaseModel):
     source: str
     column: str = "text"
     pair: str | None = Field(default=None, description="the column of the second text, where rows are pairs")
+    neighbours: int | None = Field(
+        default=None, ge=1, description="make pairs of single texts: each with so many that are most like it"
+    )
     sentences: bool = Field(default=False, description="cut each document into sentences")
     treebank: bool = Field(default=False, description="lower-case and split words as the Penn Treebank does")
     min_words: int = Field(default=1, ge=1)
@@ -42,7 +46,14 @@ class TextSource(BaseModel):
             raise ValueError("min_words must not exceed max_words")
         if self.pair is not None and self.sentences:
             raise ValueError("a pair is not cut into sentences; leave out pair or sentences")
+        if self.pair is not None and self.neighbours is not None:
+            raise ValueError("neighbours make pairs of single texts; leave out pair or neighbours")
         return self
+
+    @property
+    def paired(self) -> bool:
+        """Are its rows pairs?"""
+        return self.pair is not None or self.neighbours is not None
 
     @property
     def span(self) -> tuple[int, int | None]:
@@ -64,7 +75,9 @@ def shaped_texts(source: TextSource) -> Iterator[str]:
 
 
 def shaped_rows(source: TextSource) -> Iterator[Text]:
-    """The same, and pairs where the source names a second column: then both texts must fit."""
+    """The same, and pairs where the source names a second column (then both texts must fit) or wants neighbours."""
+    if source.neighbours is not None:
+        return neighbour_pairs(list(shaped_texts(source)), source.neighbours)
     if source.pair is None:
         return shaped_texts(source)
     return islice(_pairs(source, source.pair), source.limit)

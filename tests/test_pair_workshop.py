@@ -213,7 +213,7 @@ MENDABLE = {
     ),
     "single texts among pairs": (
         'distill recipe.toml --set transfer.texts=[{{source="x.txt"}}]',
-        "transfer.texts.0.pair: name the column of the second text, as data.pair does",
+        "transfer.texts.0: pair: name the column of the second text, or set neighbours",
     ),
 }
 
@@ -244,5 +244,5 @@ def test_more_texts_are_read_as_pairs(made: Made) -> None:
 
 def test_pairs_among_single_texts_are_refused(made: Made) -> None:
     data = made.shop.data | {"pair": None}
-    with pytest.raises(ValidationError, match=r"transfer.texts.0.pair: leave it out, as data.pair does"):
+    with pytest.raises(ValidationError, match=r"transfer.texts.0: leave out pair and neighbours"):
         made.shop.distill_recipe(made.teacher, data=data)

@@ -1,0 +1,57 @@
+"""Pairs out of single texts: each with those that are most like it, by the words that they share.
+
+Data sets of pairs are often made so, of news about the same event or captions of the same picture, and unlabelled pairs
+are rare where unlabelled texts are plenty. Distilled students of pairs learn little from pairs that were drawn by lot,
+since almost none is alike.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+CHUNK = 512
+COMMON = 0.05
+"""Words of more than this share of the texts tell little, and would make every text a neighbour of every other."""
+
+
+def neighbour_pairs(texts: Sequence[str], count: int) -> Iterator[tuple[str, str]]:
+    """Each text with the `count` others that have the greatest cosine of TF-IDF vectors with it, each pair once.
+
+    Texts that share no word with another one have no neighbours. Equal texts are one.
+    """
+    unique = list(dict.fromkeys(texts))
+    if len(unique) < 2:
+        return
+    rows = _vectors(unique)
+    seen: set[tuple[int, int]] = set()
+    for start in range(0, len(unique), CHUNK):
+        alike = csr_matrix(rows[start : start + CHUNK] @ rows.T)  # (C, N)
+        for offset in range(alike.shape[0]):
+            first, last = alike.indptr[offset], alike.indptr[offset + 1]
+            place = start + offset
+            for other in _greatest(alike.indices[first:last], alike.data[first:last], place, count):
+                pair = (min(place, other), max(place, other))
+                if pair not in seen:
+                    seen.add(pair)
+                    yield unique[place], unique[other]
+
+
+def _vectors(texts: Sequence[str]) -> csr_matrix:
+    """(N, words), of length one each."""
+    few = len(texts) < 1 / COMMON  # then a word of two texts is "common" already
+    vectorizer = TfidfVectorizer(
+        token_pattern=r"(?u)\b\w+\b", max_df=1.0 if few else COMMON, sublinear_tf=True, dtype=np.float32
+    )
+    try:
+        return csr_matrix(vectorizer.fit_transform(texts))
+    except ValueError:  # no word is left: all are in too many texts
+        return csr_matrix((len(texts), 1), dtype=np.float32)
+
+
+def _greatest(places: NDArray[np.int32], values: NDArray[np.float32], own: int, count: int) -> list[int]:
+    """The other places with the greatest values; of equal ones the first."""
+    order = np.lexsort((places, -values))
+    return [int(places[i]) for i in order if places[i] != own and values[i] > 0][:count]
