@@ -4,9 +4,10 @@ The result is a Hugging Face folder, with which `teach` and `distill` begin as w
 teacher is stored: what stands inside it is as large as all its layers, so it runs beside the student.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from export.teacher import weights_digest
 from export.training import fit, judge_by
 from export.transfer import Tokens, length_batches
 
-RECIPE = "recipe.toml"
+RECIPE, COST = "recipe.toml", "cost.json"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class PlainRows:
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations of a run."""
+    """Floating-point operations of a run; it may end before all rows are learnt, where dev grows no better."""
 
     extraction: float
     row: float  # to learn from one, on average
@@ -115,6 +116,7 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
+    (out / COST).write_text(json.dumps(asdict(cost) | {"total": cost.total}, indent=2) + "\n", encoding="utf-8")
     return out
 
 

@@ -1,5 +1,6 @@
 """A smaller encoder is made of a larger one on plain text, from whatever it begins with, and used like any encoder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def test_a_student_comes_nearer_to_its_teacher(
     assert "floating-point" in said
     assert shape_of(AutoModel.from_pretrained(folder)) == SMALL
     assert 'method = "chen2021"' in (folder / "recipe.toml").read_text()
+    cost = json.loads((folder / "cost.json").read_text())
+    assert cost["total"] == pytest.approx(cost["extraction"] + cost["row"] * cost["rows"])
+    assert (cost["extraction"] > 0) is (by == "importance")
 
 
 def test_the_best_weights_are_those_that_are_written(shop: Shop, tmp_path: Path) -> None:
