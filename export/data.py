@@ -43,6 +43,8 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if self.task is Task.EMBEDDING:
+            raise ValueError("task: vectors of texts are made by `python -m export pretrain`, not learnt from labels")
         fewest = FEWEST_LABELS[self.task]
         if len(self.labels) < fewest:
             raise ValueError(f"labels: {self.task} needs {fewest} at least")

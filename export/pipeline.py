@@ -30,12 +30,13 @@ from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
 from export.sections import HiddenStates, Section
 from export.signals import Output, hidden_parts
+from export.student_graphs import student_graph
 from export.students import Recurrent
 from export.tags import Words
 from export.tasks import targets_of, words_of
 from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
-from export.to_onnx import fast_graph, student_graph, teacher_graph
+from export.to_onnx import fast_graph, teacher_graph
 from export.training import Judge, fit
 from export.transfer import Tokens, TransferSet, collect, encode, label, tokens_of
 from export.vocabulary import Vocabulary, vocabulary_of

@@ -21,9 +21,10 @@ from export.metrics import Logits
 from export.pooling import Pooled
 from export.pretrained import plain_tokenizer_json
 from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.student_graphs import student_graph
 from export.students import BiLSTMEncoder
 from export.teacher import PlainTeacher, pooled, without_padding
-from export.to_onnx import encoder_graph, fast_graph, student_graph
+from export.to_onnx import encoder_graph, fast_graph
 from service.bundle.manifest import Lineage, Precision, Role, Task
 
 

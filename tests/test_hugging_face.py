@@ -143,7 +143,7 @@ def test_a_pair_is_not_the_same_the_other_way_round(of_pairs: Path) -> None:
     assert np.abs(bundle.classify([("good", "bad")]) - bundle.classify([("bad", "good")])).max() > 1e-3
 
 
-@pytest.mark.parametrize("function", Function)
+@pytest.mark.parametrize("function", [Function.SOFTMAX, Function.SIGMOID, Function.NONE])  # a vector has no pipeline
 def test_each_function_is_that_of_the_pipeline(pipe: Pipeline, adopted: Path, function: Function) -> None:
     bundle = open_bundle(adopted)
     found = FUNCTIONS[function](bundle.classify([SINGLE[2]]))[0].tolist()

@@ -20,9 +20,9 @@ from export.fine_tuning import fine_tune
 from export.pipeline import Places, distill
 from export.pretrained import plain_tokenizer_json
 from export.recipe import DistillRecipe, as_toml
+from export.student_graphs import int8_rows
 from export.students import Shape, SiameseBiLSTM
 from export.teacher import Teacher
-from export.to_onnx import int8_rows
 from export.transfer import tokens_of
 from service.bundle.manifest import SIAMESE_INPUTS, TEACHER_INPUTS, Precision, Role
 from service.bundle.runtime import open_bundle

@@ -23,10 +23,10 @@ from export.recipe import DistillRecipe
 from export.sections import HiddenStates
 from export.served_teacher import ServedTeacher
 from export.signals import Stacked, stretches
+from export.student_graphs import int8_rows
 from export.students import BiLSTMTagger
 from export.tags import Words
 from export.teacher import TaggingTeacher, Teacher
-from export.to_onnx import int8_rows
 from export.transfer import TransferSet, collect, encode, label
 from export.vocabulary import vocabulary_of
 from service.api.answers import Entities

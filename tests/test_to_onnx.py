@@ -19,8 +19,9 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
+from export.student_graphs import WRITERS, int8_rows, student_graph
 from export.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape
-from export.to_onnx import LARGE, WRITERS, fast_graph, int8_rows, student_graph, teacher_graph
+from export.to_onnx import LARGE, fast_graph, teacher_graph
 from service.bundle.encoder import Feeds
 from service.bundle.manifest import INPUTS, OUTPUT, TEACHER_INPUTS, Role
 from service.bundle.runtime import OpenGraph, open_graph
