@@ -4,7 +4,6 @@ The result is a folder (`export.encoders`) with which `distill` begins. The teac
 stored once, like logits.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.encoders import RECIPE, WEIGHTS, save_encoder
-from export.errors import DataError, ModelError, OptionError, RecipeError
+from export.errors import OptionError, RecipeError
 from export.initial import new_student
 from export.methods import wu2020
 from export.objectives import UNLABELLED
 from export.publish import Reads, encoder_of
 from export.recipe import ApproximateRecipe, as_toml, fingerprint
 from export.sections import HiddenStates
-from export.sentences import shaped_texts
 from export.signals import hidden_parts
 from export.students import Form
 from export.teacher import PlainTeacher
-from export.training import fit, judge_by
+from export.training import Stage, fit, judge_by
 from export.transfer import TransferSet, encode_texts, label, tokens_of
 from export.vocabulary import vocabulary_of
 from service.bundle.manifest import Role
@@ -38,7 +36,7 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
         raise OptionError(f"{out}: an encoder lies there already; choose another --out")
     teacher = PlainTeacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
     hidden = _hidden(recipe, teacher)
-    texts = _texts(recipe)
+    texts = recipe.read()
     signals = label(teacher, [texts], hidden, work / "logits")
     vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts)
     encoder = encoder_of(vocabulary.tokenizer_json, Reads(Role.STUDENT), recipe.student.max_tokens, vocabulary.pad_id)
@@ -47,29 +45,20 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     order = np.random.default_rng(recipe.seed).permutation(len(texts))
     held, learnt = (rows.part(np.sort(part)) for part in np.split(order, [recipe.judging]))
     student = new_student(recipe.student, Form.VECTOR, 1, vocabulary, teacher, recipe.seed)
-    stage = wu2020.stage(recipe, learnt)
-    judge = judge_by(stage.objective, held, recipe.training.batch_size)
+    objective = wu2020.objective(recipe)
+    judge = judge_by(objective, held, recipe.training.batch_size)
     parts: list[NDArray[Any]] = [tokens[0].flat, tokens[0].offsets, *hidden_parts(signals)]
     folder = work / "encoders" / f"{recipe.name}-{fingerprint(recipe, parts)}"
-    fit(student, [replace(stage, judge=judge)], judge, folder, recipe.seed)
+    fit(student, [Stage("wu2020", learnt, objective, recipe.training, judge=judge)], judge, folder, recipe.seed)
     save_encoder(out, student, vocabulary, recipe.student.max_tokens)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     return out
 
 
 def _hidden(recipe: ApproximateRecipe, teacher: PlainTeacher) -> HiddenStates:
-    hidden, (layers, width) = recipe.teacher.hidden, teacher.states
-    if hidden is None:
-        raise RecipeError("teacher.hidden: say which vector of a text is learnt: layer, and pooling 'first' or 'mean'")
-    if hidden.layer > layers:
-        raise ModelError(f"teacher.hidden.layer: it has {layers} layers, not {hidden.layer}")
+    """Which vector of a text; the teacher itself says whether it has such a layer."""
+    width = teacher.states.width
     if recipe.student.dense != width:
         raise RecipeError(f"student.dense: {recipe.student.dense}, but the teacher's vectors are {width} wide")
-    return hidden
-
-
-def _texts(recipe: ApproximateRecipe) -> tuple[str, ...]:
-    texts = tuple(dict.fromkeys(text for source in recipe.texts for text in shaped_texts(source)))
-    if len(texts) <= recipe.judging:
-        raise DataError(f"texts: {len(texts):,} fit, and judging takes {recipe.judging:,}; give more texts")
-    return texts
+    assert recipe.teacher.hidden is not None  # the recipe sees to it
+    return recipe.teacher.hidden

@@ -73,6 +73,14 @@ def shape_of(model: nn.Module) -> BertShape:
     return BertShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
 
 
+def shaped(config: Any, shape: BertShape) -> Any:
+    """A teacher's configuration, of another size."""
+    other = deepcopy(config)
+    other.num_hidden_layers, other.hidden_size = shape.layers, shape.hidden
+    other.num_attention_heads, other.intermediate_size = shape.heads, shape.intermediate
+    return other
+
+
 def uniform_layers(teacher: int, student: int) -> tuple[int, ...]:
     """The layers (from 0) that a student begins with: the last one, and below it at even distances.
 
@@ -119,13 +127,11 @@ def extract(teacher: PreTrainedModel, kept: Kept, heads: int) -> PreTrainedModel
     Queries are scaled by sqrt(d'/d), as attention divides by the square root of a head's width: a head attends as
     before when what it lost or won is zero. Raises ModelError for a network of another make than BERT's.
     """
-    config = deepcopy(teacher.config)
-    config.num_hidden_layers, config.hidden_size = len(kept.layers), len(kept.hidden)
-    config.num_attention_heads, config.intermediate_size = heads, len(kept.neurons[0])
+    shape = BertShape(len(kept.layers), len(kept.hidden), heads, len(kept.neurons[0]))
     width = teacher.config.hidden_size // teacher.config.num_attention_heads
     scale = math.sqrt(len(kept.queries[0]) / heads / width)
     weights = teacher.state_dict()
-    student: PreTrainedModel = AutoModel.from_config(config)
+    student: PreTrainedModel = AutoModel.from_config(shaped(teacher.config, shape))
     found = student.state_dict()
     for name, fresh in found.items():
         match = _LAYER.search(name)

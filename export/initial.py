@@ -67,12 +67,9 @@ def _table(wanted: Student, vocabulary: Vocabulary, teacher: Embedded, rng: np.r
 
 
 def _go_on_from(student: Recurrent, begun: SavedEncoder, wanted: Student) -> None:
-    own = student.state_dict()
-    for name, weights in begun.weights.items():
-        if name not in own or own[name].shape != weights.shape:
-            there = begun.shape
-            raise RecipeError(
-                f"student: {wanted.begins} has embedding = {there.embedding}, hidden = {there.hidden}, dense = "
-                f"{there.dense}, channels = {there.channels}; write the same, and architecture = 'encoder'"
-            )
-    student.load_state_dict(own | begun.weights)
+    """Raises RecipeError where the recipe would read its weights as another network than the one that learnt them."""
+    for name in ("embedding", "hidden", "dense", "channels", "pooling", "activation"):
+        there = getattr(begun.shape, name)
+        if getattr(wanted, name) != there:
+            raise RecipeError(f"student.{name}: {wanted.begins} was made with {there}; write the same")
+    student.load_state_dict(student.state_dict() | begun.weights)

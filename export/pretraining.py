@@ -7,7 +7,7 @@ teacher is stored: what stands inside it is as large as all its layers, so it ru
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from export.compute import BACKWARD, bert_flops, relation_flops
-from export.errors import DataError, ModelError, OptionError, RecipeError
-from export.extraction import Importance, Places, choose, extract, shape_of
+from export.errors import ModelError, OptionError, RecipeError
+from export.extraction import Importance, Places, choose, extract, shape_of, shaped
 from export.importance import LOSSES, Batch, importance
 from export.inside import Watched
 from export.methods import chen2021
@@ -34,10 +34,10 @@ from export.pretrained import check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.recipe import ExtractRecipe, as_toml, fingerprint
 from export.relations import Inside
-from export.sentences import shaped_texts
 from export.shape import BertShape, parse_shape
+from export.students import count_parameters
 from export.teacher import weights_digest
-from export.training import fit, judge_by
+from export.training import Stage, fit, judge_by
 from export.transfer import Tokens, length_batches
 
 RECIPE, COST = "recipe.toml", "cost.json"
@@ -109,10 +109,10 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     console.log(f"student: {_counted(student)}; teacher: {_counted(teacher)}; {_spent(cost)}")
     watched, watching = chen2021.compared(recipe, teacher, student, hidden)
     rows, judging = (PlainRows(part, watched, recipe.training.bf16) for part in (learnt, held))
-    stage = chen2021.stage(recipe, rows, heads)
-    judge = judge_by(stage.objective, judging, recipe.training.batch_size)
+    objective = chen2021.objective(recipe, heads)
+    judge = judge_by(objective, judging, recipe.training.batch_size)
     folder = work / "encoders" / f"{recipe.name}-{_fingerprint(recipe, teacher, learnt)}"
-    fit(watching, [replace(stage, judge=judge)], judge, folder, recipe.seed)
+    fit(watching, [Stage("chen2021", rows, objective, recipe.training, judge=judge)], judge, folder, recipe.seed)
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
@@ -132,9 +132,7 @@ def _relation_heads(recipe: ExtractRecipe, teacher: BertShape, student: BertShap
 
 def _rows(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast) -> tuple[Tokens, Tokens]:
     """What is learnt from, and what selects."""
-    texts = list(dict.fromkeys(text for source in recipe.texts for text in shaped_texts(source)))
-    if len(texts) <= recipe.judging:
-        raise DataError(f"texts: {len(texts):,} fit, and judging takes {recipe.judging:,}; give more texts")
+    texts = list(recipe.read())
     np.random.default_rng(recipe.seed).shuffle(texts)
     held, learnt = texts[: recipe.judging], texts[recipe.judging :]
     return _tokens(recipe, tokenizer, learnt), _tokens(recipe, tokenizer, held)
@@ -150,7 +148,7 @@ def _begun(
 ) -> tuple[PreTrainedModel, Places | None]:
     """The student before it learns, and which of the teacher's hidden dimensions it has."""
     if recipe.extraction.by == "nothing":
-        fresh: PreTrainedModel = AutoModel.from_config(_shaped(teacher, shape))
+        fresh: PreTrainedModel = AutoModel.from_config(shaped(teacher.config, shape))
         return fresh, None
     if recipe.extraction.by == "chance":
         counts = Importance.by_chance(shape_of(teacher), np.random.default_rng(recipe.seed))
@@ -158,14 +156,6 @@ def _begun(
         counts = _importance(recipe, teacher, tokenizer, rows)
     kept = choose(counts, shape)
     return extract(teacher, kept, shape.heads), kept.hidden
-
-
-def _shaped(teacher: Any, shape: BertShape) -> Any:
-    """The teacher's configuration, of another size."""
-    config = type(teacher.config).from_dict(teacher.config.to_dict())
-    config.num_hidden_layers, config.hidden_size = shape.layers, shape.hidden
-    config.num_attention_heads, config.intermediate_size = shape.heads, shape.intermediate
-    return config
 
 
 def _importance(
@@ -213,9 +203,8 @@ def _fingerprint(recipe: ExtractRecipe, teacher: nn.Module, rows: Tokens) -> str
 
 
 def _counted(model: nn.Module) -> str:
-    total = sum(weight.numel() for weight in model.parameters())
-    tables = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Embedding))
-    return f"{total:,} weights, {total - tables:,} without embeddings"
+    size = count_parameters(model)
+    return f"{size.total:,} weights, {size.without_embeddings:,} without embeddings"
 
 
 def _spent(cost: Cost) -> str:

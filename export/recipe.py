@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from export import captured
 from export.data import Data
 from export.datasets import Columns
-from export.errors import RecipeError
+from export.errors import DataError, RecipeError
 from export.overrides import overrule
 from export.sections import (
     Adaptation,
@@ -35,7 +35,7 @@ from export.sections import (
     TeacherSource,
     Transfer,
 )
-from export.sentences import TextSource
+from export.sentences import TextSource, shaped_texts
 from service.bundle.manifest import Name, Task
 
 Version = Annotated[int, Field(ge=1, lt=10**18)]
@@ -122,17 +122,13 @@ class DistillRecipe(Section):
         return Columns(captured.TEXT, "", captured.PAIR) if captured.is_store(source) else self.data.columns
 
 
-class ExtractRecipe(Section):
-    """How to make a smaller encoder of a larger one, on plain text, for no task in particular."""
+class PretrainRecipe(Section):
+    """How to make an encoder of a larger one, on plain text, for no task in particular."""
 
     name: str
-    method: Literal["chen2021"]
     seed: Seed = 0
     teacher: TeacherSource
     texts: tuple[TextSource, ...] = Field(min_length=1)
-    student: str = Field(description="LAYERSxHIDDENxHEADSxINTERMEDIATE, such as 3x192x6x768")
-    extraction: Extraction = Extraction()
-    comparing: Comparing = Comparing()
     training: Distillation
     judging: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
 
@@ -140,28 +136,40 @@ class ExtractRecipe(Section):
     def _texts_are_single(self) -> Self:
         if any(texts.paired for texts in self.texts):
             raise ValueError("texts: pairs teach a task; leave out pair and neighbours")
+        return self
+
+    def read(self) -> tuple[str, ...]:
+        """All texts, none twice. Raises DataError where none would be left to learn from."""
+        texts = tuple(dict.fromkeys(text for source in self.texts for text in shaped_texts(source)))
+        if len(texts) <= self.judging:
+            raise DataError(f"texts: {len(texts):,} fit, and judging takes {self.judging:,}; give more texts")
+        return texts
+
+
+class ExtractRecipe(PretrainRecipe):
+    """How to cut a smaller transformer out of a larger one, and distil it."""
+
+    method: Literal["chen2021"]
+    student: str = Field(description="LAYERSxHIDDENxHEADSxINTERMEDIATE, such as 3x192x6x768")
+    extraction: Extraction = Extraction()
+    comparing: Comparing = Comparing()
+
+    @model_validator(mode="after")
+    def _comparing_says_what_is_learnt(self) -> Self:
         if self.teacher.hidden is not None:
             raise ValueError("teacher.hidden: comparing.by says what is learnt; leave it out")
         return self
 
 
-class ApproximateRecipe(Section):
-    """How to make a BiLSTM that gives an encoder's vectors of sentences, on plain text, for no task in particular."""
+class ApproximateRecipe(PretrainRecipe):
+    """How to make a BiLSTM that gives an encoder's vectors of sentences; teacher.hidden says which."""
 
-    name: str
     method: Literal["wu2020"]
-    seed: Seed = 0
-    teacher: TeacherSource = Field(description="an encoder; teacher.hidden says which vector of a text it gives")
-    texts: tuple[TextSource, ...] = Field(min_length=1)
     student: Student
     states: Literal["cosine", "mse"] = Field(default="cosine", description="how vectors are compared")
-    training: Distillation
-    judging: Annotated[int, Field(ge=1)] = Field(default=1000, description="texts that select, and are not learnt")
 
     @model_validator(mode="after")
     def _makes_vectors(self) -> Self:
-        if any(texts.paired for texts in self.texts):
-            raise ValueError("texts: a vector is of one text; leave out pair and neighbours")
         if self.teacher.hidden is None:
             raise ValueError("teacher.hidden: say which vector of a text is learnt: its layer and pooling")
         if self.student.architecture != "encoder":

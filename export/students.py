@@ -126,8 +126,8 @@ class Recurrent(nn.Module):
     def _run(self, input_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """-> states (B, T, 2H), of the padding anything, and the two directions' last ones (2, B, H).
 
-        torch's packed sequences would do the same at a half to a sixth of the speed: they run no fused kernel, and
-        their gradient fills a block of zeros as large as the batch at each step of time (docs/results/training.md).
+        torch's packed sequences would do the same, up to five times slower (docs/results/training.md): they run no
+        fused kernel, and their gradient fills a block of zeros as large as the batch at each step of time.
         """
         embedded = self.dropout(self._embed(input_ids))
         if bool((lengths == input_ids.shape[1]).all()):  # nothing is padding

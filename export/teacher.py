@@ -203,8 +203,8 @@ class PlainTeacher(Teacher):
 
     @property
     def task(self) -> Task:
-        """Its vectors are numbers, which decide nothing."""
-        return Task.REGRESSION
+        """It makes vectors of texts."""
+        return Task.EMBEDDING
 
     @torch.inference_mode()
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:

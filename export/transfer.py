@@ -258,7 +258,7 @@ def tokens_of(rows: Sequence[Row], pad_id: int) -> tuple[Tokens, ...]:
 
 
 def length_batches(lengths: NDArray[np.int64], batch_size: int, rng: Generator) -> Iterator[NDArray[np.int64]]:
-    """Every row once, in batches whose rows are equally long: no padding, and the LSTM's fused kernel.
+    """Every row once, in batches whose rows are equally long, so that nothing is padding.
 
     Lengths with less than half a batch of rows share batches with their neighbours.
     """

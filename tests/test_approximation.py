@@ -212,7 +212,7 @@ def test_a_layer_that_is_not_there_is_refused(shop: Shop, tmp_path: Path) -> Non
     [
         ({"teacher": {"model": "x"}}, "say which vector"),
         ({"student": STUDENT | {"architecture": "bilstm"}}, "write 'encoder'"),
-        ({"texts": [{"source": "x", "pair": "y"}]}, "leave out pair"),
+        ({"texts": [{"source": "x", "pair": "y"}]}, "leave out pair and neighbours"),
     ],
 )
 def test_recipes_that_make_no_vectors_are_refused(changes: dict[str, Any], problem: str, shop: Shop) -> None:
@@ -220,9 +220,19 @@ def test_recipes_that_make_no_vectors_are_refused(changes: dict[str, Any], probl
         recipe(shop, **changes)
 
 
-def test_other_widths_than_the_encoders_are_refused(shop: Shop, taught: Path, made: Path, tmp_path: Path) -> None:
-    wanted = shop.distill_recipe(taught, student=STUDENT | {"begins": str(made), "hidden": 8})
-    with pytest.raises(RecipeError, match="has embedding = 16, hidden = 12, dense = 32"):
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        ({"hidden": 8}, r"student\.hidden: .* was made with 12"),
+        ({"activation": "relu"}, r"student\.activation: .* was made with linear"),
+        ({"pooling": "max"}, r"student\.pooling: .* was made with last"),
+    ],
+)
+def test_an_encoder_is_not_read_as_another_network(
+    other: dict[str, Any], problem: str, shop: Shop, taught: Path, made: Path, tmp_path: Path
+) -> None:
+    wanted = shop.distill_recipe(taught, student=STUDENT | {"begins": str(made)} | other)
+    with pytest.raises(RecipeError, match=problem):
         distill(wanted, Places(tmp_path / "work", tmp_path / "models"), "a test")
 
 

@@ -14,7 +14,7 @@ relation heads (MiniLMv2's way), so that head counts may differ; W_h begins by p
 place; a layer is compared with the one that it was cut out of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,7 +23,6 @@ from export.extraction import Places, shape_of, uniform_layers
 from export.inside import Watched, put_back
 from export.recipe import ExtractRecipe
 from export.relations import COMPARISONS, Inside
-from export.training import Rows, Stage
 
 
 def compared(
@@ -40,11 +39,7 @@ def compared(
     return Watched(teacher, [of_teacher[layer] for layer in layers], states=whole), watched
 
 
-def stage(recipe: ExtractRecipe, rows: Rows, heads: int) -> Stage:
-    """Everything learns at once. `heads`: relation heads."""
+def objective(recipe: ExtractRecipe, heads: int) -> Callable[[Inside, Inside], Tensor]:
+    """What the recipe compares, over so many relation heads; everything learns from it at once."""
     compare = COMPARISONS[recipe.comparing.by]
-
-    def objective(student: Inside, teacher: Inside) -> Tensor:
-        return compare(student, teacher, heads)
-
-    return Stage("chen2021", rows, objective, recipe.training)
+    return lambda student, teacher: compare(student, teacher, heads)

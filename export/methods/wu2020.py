@@ -12,11 +12,10 @@ Chosen: which vector, [CLS] or the mean, of which layer, is the recipe's; the LS
 ones or their greatest; the dense layer that makes the vector has no activation, for BERT's has negative numbers.
 """
 
-from export.objectives import REPRESENTATION
+from export.objectives import REPRESENTATION, ObjectiveFunction
 from export.recipe import ApproximateRecipe
-from export.training import Rows, Stage
 
 
-def stage(recipe: ApproximateRecipe, rows: Rows) -> Stage:
-    """The whole encoder learns at once."""
-    return Stage("wu2020", rows, REPRESENTATION[recipe.states], recipe.training)
+def objective(recipe: ApproximateRecipe) -> ObjectiveFunction:
+    """How vectors are compared; the whole encoder learns from it at once."""
+    return REPRESENTATION[recipe.states]
