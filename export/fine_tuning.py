@@ -30,6 +30,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from export.averaging import moving_average
+from export.device import default_device, quick_at_bfloat16
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.metrics import METRICS
@@ -227,6 +228,7 @@ def _checkpoints(folder: Path) -> Path:
 
 
 def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate: bool) -> TrainingArguments:
+    device = default_device()
     return TrainingArguments(
         output_dir=str(_checkpoints(folder)),
         num_train_epochs=loop.epochs,
@@ -236,8 +238,8 @@ def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate
         weight_decay=loop.weight_decay,
         lr_scheduler_type=loop.decay,
         warmup_steps=loop.warmup,  # a share of the steps, as transformers reads a value below 1
-        bf16=loop.bf16,
-        use_cpu=not torch.cuda.is_available(),  # else bf16 is refused on a machine without a GPU
+        bf16=loop.bf16 and quick_at_bfloat16(device),
+        use_cpu=device.type == "cpu",  # else bf16 is refused on a machine without a GPU
         train_sampling_strategy="group_by_length",
         eval_strategy="steps" if evaluate else "no",
         eval_steps=save_steps,

@@ -8,11 +8,13 @@ since almost none is alike.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.neighbors import NearestNeighbors
 
-CHUNK = 512
+APART = 1 - 1e-6
+"""Distance of texts that share no word, but for rounding."""
+
 COMMON = 0.05
 """Words of more than this share of the texts tell little, and would make every text a neighbour of every other."""
 
@@ -26,17 +28,16 @@ def neighbour_pairs(texts: Sequence[str], count: int) -> Iterator[tuple[str, str
     if len(unique) < 2:
         return
     rows = _vectors(unique)
+    found = NearestNeighbors(n_neighbors=min(count + 1, len(unique)), metric="cosine", algorithm="brute").fit(rows)
+    distances, others = found.kneighbors(rows)  # (N, count + 1) each, the text itself among them
     seen: set[tuple[int, int]] = set()
-    for start in range(0, len(unique), CHUNK):
-        alike = csr_matrix(rows[start : start + CHUNK] @ rows.T)  # (C, N)
-        for offset in range(alike.shape[0]):
-            first, last = alike.indptr[offset], alike.indptr[offset + 1]
-            place = start + offset
-            for other in _greatest(alike.indices[first:last], alike.data[first:last], place, count):
-                pair = (min(place, other), max(place, other))
-                if pair not in seen:
-                    seen.add(pair)
-                    yield unique[place], unique[other]
+    for place, (near, far) in enumerate(zip(others.tolist(), distances.tolist(), strict=True)):
+        alike = [other for other, distance in zip(near, far, strict=True) if other != place and distance < APART]
+        for other in alike[:count]:
+            pair = (min(place, other), max(place, other))
+            if pair not in seen:
+                seen.add(pair)
+                yield unique[place], unique[other]
 
 
 def _vectors(texts: Sequence[str]) -> csr_matrix:
@@ -49,9 +50,3 @@ def _vectors(texts: Sequence[str]) -> csr_matrix:
         return csr_matrix(vectorizer.fit_transform(texts))
     except ValueError:  # no word is left: all are in too many texts
         return csr_matrix((len(texts), 1), dtype=np.float32)
-
-
-def _greatest(places: NDArray[np.int32], values: NDArray[np.float32], own: int, count: int) -> list[int]:
-    """The other places with the greatest values; of equal ones the first."""
-    order = np.lexsort((places, -values))
-    return [int(places[i]) for i in order if places[i] != own and values[i] > 0][:count]

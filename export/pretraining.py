@@ -6,7 +6,6 @@ teacher is stored: what stands inside it is as large as all its layers, so it ru
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from transformers import (
 )
 
 from export.compute import BACKWARD, bert_flops, relation_flops
+from export.device import quick
 from export.errors import ModelError, OptionError, RecipeError
 from export.extraction import Importance, Places, choose, extract, shape_of, shaped
 from export.importance import LOSSES, Batch, importance
@@ -72,8 +72,7 @@ class PlainRows:
         ids, lengths = self.tokens.block(indices)
         mask = torch.from_numpy((np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)).to(device)
         inputs = torch.from_numpy(ids).to(device), mask
-        half = torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
-        with torch.no_grad(), half:
+        with torch.no_grad(), quick(device, self.bf16):
             found: Inside = self.teacher.to(device)(*inputs)
         return Watching(inputs, found.exact())
 

@@ -51,7 +51,7 @@ class Loop(Section):
     warmup: Probability = Field(default=0.06, description="share of the steps in which the rate rises")
     decay: Decay = Field(default="linear", description="of the rate, after the warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    bf16: bool = Field(default=True, description="bfloat16 autocast; the weights stay fp32")
+    bf16: bool = Field(default=True, description="bfloat16 where the device is quick at it; the weights stay fp32")
 
 
 class Adaptation(Loop):

@@ -104,7 +104,7 @@ batch_size = {32 if seen.rows < 20_000 else 64}
 learning_rate = 6e-5 # for encoders of this size; 2e-5 suits BERT-base
 evaluations_per_epoch = {1 if epochs > 5 else 4} # dev selects the best of them
 average = {0.99 if seen.rows < 20_000 else 0.998} # the moving average of the weights is what dev judges
-bf16 = true # mixed precision; false where a processor is slow at it
+bf16 = true # mixed precision where the device is quick at it
 """
 
 

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from export.device import default_device, quick
 from export.errors import ModelError
 from export.pooling import Pooled
 from export.pretrained import (
@@ -49,7 +50,7 @@ class Teacher:
     network: Any = AutoModelForSequenceClassification
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = default_device()
         self.model = model.eval().to(self.device)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -106,7 +107,7 @@ class Teacher:
     @torch.inference_mode()
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
         inputs = tokenized(self.tokenizer, texts, self.max_tokens, padding=True, return_tensors="pt").to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with quick(self.device):
             found = self.model(**inputs, output_hidden_states=hidden is not None)
         logits = found.logits.float().cpu().numpy()
         if hidden is None:
@@ -156,7 +157,7 @@ class TaggingTeacher(Teacher):
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
         rows = self.read(texts)
         ids, mask = self._padded(rows)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with quick(self.device):
             found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=hidden is not None)
         own = [np.array([piece for word in row.words for piece in word], dtype=np.int64) for row in rows]
         starts = np.arange(len(rows)) * ids.shape[1]
@@ -212,7 +213,7 @@ class PlainTeacher(Teacher):
         if hidden is None:
             return Signals(nothing)
         inputs = tokenized(self.tokenizer, texts, self.max_tokens, padding=True, return_tensors="pt").to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with quick(self.device):
             found = self.model(**inputs, output_hidden_states=True).hidden_states[hidden.layer]
         states = pooled(found.float(), inputs["attention_mask"], hidden.pooling)
         return Signals(nothing, states.half().cpu().numpy())

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import get_scheduler
 
 from export.averaging import moving_average
+from export.device import quick_at_bfloat16
 from export.progress import Bar, console, progress_bar
 from export.sections import Distillation
 from export.transfer import length_batches
@@ -165,7 +166,8 @@ class _Run:
         optimizer = optimizer_of(loop, learning)
         schedule = get_scheduler(loop.decay, optimizer, int(loop.warmup * self.steps), self.steps)
         AcceleratorState._reset_state()  # accelerate keeps one precision a process; the run before may have had another
-        self.accelerator = Accelerator(mixed_precision="bf16" if loop.bf16 else "no")
+        half = loop.bf16 and quick_at_bfloat16(PartialState().device)
+        self.accelerator = Accelerator(mixed_precision="bf16" if half else "no")
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.schedule = schedule
         self.average = AveragedModel(student, multi_avg_fn=moving_average(loop.average))

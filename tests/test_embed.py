@@ -147,6 +147,11 @@ def test_as_tensors(client: httpx2.Client, models: Path) -> None:
         ("/v1/embed", {"model": "vectors", "input": TEXTS[3], "truncate": False}, "more than the 48 tokens"),
         ("/v1/embed", {"model": "vectors", "input": {"text": "a", "text_pair": "b"}}, "input"),
         ("/v1/classify", {"model": "vectors", "input": "good"}, "vectors@1 makes vectors of texts and classifies none"),
+        (
+            "/v1/compare",
+            {"student": "vectors", "input": "good"},
+            "vectors@1 makes vectors of texts and classifies none",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(path: str, body: dict[str, Any], problem: str, client: httpx2.Client) -> None:

@@ -95,11 +95,9 @@ class Timing(Wire):
 def data(predictor: Predictor, outcomes: Sequence[Outcome], top_k: int | None, fates: Sequence[Fate] | None) -> str:
     """The list of rows: OneLabel, SeveralLabels, Numbers or Entities as the model's task has it.
 
-    Raises InvalidRequest for a `top_k` where there are no scores of labels, and for a model that makes vectors.
+    Raises InvalidRequest for a `top_k` where there are no scores of labels.
     """
     labels, meaning = predictor.labels_json, predictor.bundle.meaning
-    if meaning.choice is Choice.VECTOR:
-        raise InvalidRequest.at("model", f"{predictor.name} makes vectors of texts and classifies none; ask /v1/embed")
     if meaning.choice is Choice.SPANS:
         if top_k is not None:
             raise InvalidRequest.at("top_k", no_labels(predictor))

@@ -5,6 +5,7 @@ It knows limits, queues and clients that leave. It knows nothing of paths or of 
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from time import perf_counter
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar
@@ -16,6 +17,7 @@ from service.api.tensors import BINARY, NO_BINARY
 from service.batching.jobs import Closed, Expired, Full, QueueFull, RowFailed, WorkerLost
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
+from service.bundle.tasks import Choice
 from service.catalogue import NoSuchModel
 from service.changes import Changes
 from service.errors import (
@@ -88,6 +90,14 @@ Texts = Annotated[
 ]
 
 
+class Wants(Enum):
+    """What a dialect can say of a text."""
+
+    LABELS = "labels"
+    VECTORS = "vectors"
+    EITHER = "either"
+
+
 class Ask(NamedTuple):
     """What a dialect wants to know."""
 
@@ -98,6 +108,7 @@ class Ask(NamedTuple):
     truncate: bool = True  # else a text that is too long is refused
     pairs_by: str = '; write {"text": ..., "text_pair": ...} for each'  # what to say where pairs are needed
     strategy: Strategy | None = None  # None: as the service is set
+    wants: Wants = Wants.LABELS
 
 
 class Desk:
@@ -128,6 +139,7 @@ class Desk:
         try:
             catalogue = self.lifecycle.admitting
             model = catalogue.resolve(ask.model, ask.version)
+            _fits(model, ask.wants)
             judged = await self._cascade.judge(catalogue, model, inquiry, ask.strategy)
         except (NoSuchModel, QueueFull, Closed, Expired, RowFailed, WorkerLost) as error:
             raise _as_answer(error) from error
@@ -145,6 +157,7 @@ class Desk:
         try:
             shelf = self.lifecycle.admitting.shelf
             student = shelf.resolve(ask.model)
+            _fits(student, ask.wants)
             done = await compare(student, choose_pair(shelf, student, teacher), inquiry)
         except (NoSuchModel, QueueFull, Closed, Expired, RowFailed, WorkerLost) as error:
             raise _as_answer(error) from error
@@ -246,6 +259,15 @@ def headers_of(judged: Judged) -> Headers:
 def too_large(limit: int) -> BodyTooLarge:
     """The refusal of a body."""
     return BodyTooLarge(f"at most {limit} bytes; send fewer texts in a request")
+
+
+def _fits(model: Predictor, wants: Wants) -> None:
+    """Raises InvalidRequest where a model makes vectors and labels are wanted, or the other way round."""
+    vectors = model.bundle.meaning.choice is Choice.VECTOR
+    if vectors and wants is Wants.LABELS:
+        raise InvalidRequest.at("model", f"{model.name} makes vectors of texts and classifies none; ask /v1/embed")
+    if not vectors and wants is Wants.VECTORS:
+        raise InvalidRequest.at("model", f"{model.name} makes no vectors; GET /v1/models says which task has which")
 
 
 def _check_media_type(call: Call) -> None:

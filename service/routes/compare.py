@@ -158,5 +158,5 @@ def _numbers(done: Compared, _shares: Sequence[float]) -> list[str]:
 _SPELT = ("false", "true")
 
 _BESIDE: MappingProxyType[Choice, Callable[[Compared, Sequence[float]], list[str]]] = MappingProxyType(
-    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers, Choice.VECTOR: _numbers, Choice.SPANS: _sets}
+    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers, Choice.SPANS: _sets}
 )

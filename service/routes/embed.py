@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Desk, Extensible, Wire, headers_of
+from service.api.exchange import Ask, Desk, Extensible, Wants, Wire, headers_of
 from service.bundle.tasks import Choice
 from service.errors import OPENAI, OURS, InvalidRequest
 from service.oversight.cascade import Judged
@@ -110,14 +110,9 @@ def routes(desk: Desk) -> list[HotRoute]:
 
 
 async def _vectors(desk: Desk, call: Call, ask: Ask) -> Judged:
-    """Refused before anything is run where the model makes none."""
-    if ask.model is None:
-        ask = ask._replace(model=_only(desk))
-    else:
-        found = desk.find(ask.model, ask.version)
-        if found.bundle.meaning.choice is not Choice.VECTOR:
-            raise InvalidRequest.at("model", f"{found.name} makes no vectors; GET /v1/models says which task has which")
-    return await desk.classify(call, ask._replace(strategy=Strategy.STUDENT))
+    """Those of the model that is named, or of the only one that makes any."""
+    named = ask if ask.model is not None else ask._replace(model=_only(desk))
+    return await desk.classify(call, named._replace(strategy=Strategy.STUDENT, wants=Wants.VECTORS))
 
 
 def _only(desk: Desk) -> str:

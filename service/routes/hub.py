@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped
-from service.api.exchange import Ask, Desk, Texts, Wire, headers_of
+from service.api.exchange import Ask, Desk, Texts, Wants, Wire, headers_of
 from service.bundle.manifest import OUTSIDE
 from service.bundle.spans import Aggregation, entities, tagged
 from service.bundle.tasks import FUNCTIONS, Choice, Function
@@ -108,7 +108,7 @@ def routes(desk: Desk) -> list[HotRoute]:
 
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, HubRequest)
-        done = await desk.classify(call, Ask(asked.inputs, "inputs"))
+        done = await desk.classify(call, Ask(asked.inputs, "inputs", wants=Wants.EITHER))
         wanted = asked.parameters or DEFAULTS
         if done.predictor.bundle.meaning.choice is Choice.SPANS:
             return Reply(render_entities(done, wanted, alone=isinstance(asked.inputs, str)), headers=headers_of(done))

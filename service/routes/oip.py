@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import Discriminator, Field, Tag
 
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Desk, Extensible, TextPair, headers_of
+from service.api.exchange import Ask, Desk, Extensible, TextPair, Wants, headers_of
 from service.api.tensors import BINARY, BYTES, GIVEN, NO_BINARY, TEXT, TEXT_PAIR, Given
 from service.errors import OIP, InvalidRequest
 from service.oversight.cascade import Judged
@@ -116,6 +116,7 @@ def _infer(desk: Desk, pattern: re.Pattern[str]) -> Callable[[Call], Awaitable[R
                 named.get("version"),
                 _truncate(asked.parameters),
                 pairs_by=f"; give the tensors {TEXT} and {TEXT_PAIR}",
+                wants=Wants.EITHER,
             ),
         )
         return Reply(render(done, asked.id, wanted), headers=headers_of(done))

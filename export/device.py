@@ -1,0 +1,32 @@
+"""Where networks run, and in which arithmetic: bfloat16 where the device is quick at it, fp32 elsewhere.
+
+A processor without instructions for bfloat16 emulates it, some ten times slower than fp32, and torch's fused LSTM does
+not run in it there at all.
+"""
+
+import torch
+
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+"""What a processor may be quick with, as torch calls it."""
+
+
+def default_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def quick_at_bfloat16(device: torch.device) -> bool:
+    """Has it instructions for bfloat16?"""
+    match device.type:
+        case "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        case "cpu":
+            capable = torch.cpu.get_capabilities()
+            return any(capable.get(name, False) for name in INSTRUCTIONS)
+        case _:
+            return False
+
+
+def quick(device: torch.device, allowed: bool = True) -> torch.autocast:
+    """A context in which networks run in bfloat16 if they may and the device is quick at it; else in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=allowed and quick_at_bfloat16(device))
