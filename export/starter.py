@@ -87,7 +87,7 @@ def _warnings(seen: Survey, wishes: Wishes) -> tuple[str, ...]:
 
 
 def _teacher(seen: Survey, wishes: Wishes) -> str:
-    epochs = _between(3, round(20_000 / seen.rows), 20)
+    epochs = _between(3, round(60_000 / seen.rows), 15)
     return f"""# A teacher for {_what(seen)}.
 # Make it: python -m export teach THIS_FILE --out {_made(wishes)}
 name = {_text(wishes.name)}
@@ -101,7 +101,7 @@ max_tokens = {_tokens(seen)} # of a text; what is longer is cut. A text in twent
 [training]
 epochs = {epochs}
 batch_size = {32 if seen.rows < 20_000 else 64}
-learning_rate = 6e-5 # for encoders of this size; 2e-5 suits BERT-base
+learning_rate = 1e-4 # for encoders of MiniLM's size; 2e-5 suits BERT-base
 evaluations_per_epoch = {1 if epochs > 5 else 4} # dev selects the best of them
 average = {0.99 if seen.rows < 20_000 else 0.998} # the moving average of the weights is what dev judges
 bf16 = true # mixed precision where the device is quick at it

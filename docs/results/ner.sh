@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/ner.md, from the repository's root:
-#   docs/results/ner.sh teach | distill | ablation | score | joint_teach | joint_distill | joint_ablation | joint_table
+#   docs/results/ner.sh teach | distill [SEED…] | ablation [SEED…] | score | joint_teach | joint_distill | joint_ablation | joint_table
 # (joint_* in this order)
 # DATA holds conll2003_en/{train,dev}.conll.gz, ag_news/train_partial.tsv.gz, wiki_en/paragraphs.tsv.gz (column text) and, for
 # joint_*, wikiann, uner and masakhaner2 with LANGUAGE.{train,dev}.conll.gz; TEACHER is all-MiniLM-L6-v2. Models go to MODELS,
@@ -35,14 +35,17 @@ distill() { # the first seed's is the one to publish
 }
 
 score() { # the test split of CoNLL, once, when everything is chosen
-  for bundle in "$MODELS"/conll2003-minilm/1 "$MODELS"/conll2003-bilstm/* "$RUNS"/ner-ablation/*/1; do
+  for bundle in "$MODELS"/conll2003-minilm/1 "$MODELS"/conll2003-bilstm/* "$RUNS"/ner-ablation/*/*; do
     "$PYTHON" -m export evaluate "$bundle" "$conll/test.conll.gz"
   done
 }
 
 ablation() { # rows with fewer texts train for more epochs; all stop early on dev
-  student "$RUNS/ner-ablation" labels-alone "${no_texts[@]}" --set objective.alpha=1 --set training.epochs=30
-  student "$RUNS/ner-ablation" logits "${no_texts[@]}" --set training.epochs=30
+  for seed in "${@:-1}"; do
+    student "$RUNS/ner-ablation" labels-alone "${no_texts[@]}" --set objective.alpha=1 --set training.epochs=30 \
+      --set "seed=$seed" --set "version=$seed"
+    student "$RUNS/ner-ablation" logits "${no_texts[@]}" --set training.epochs=30 --set "seed=$seed" --set "version=$seed"
+  done
   "$PYTHON" -m export results "$RUNS/ner-ablation"
 }
 
@@ -80,13 +83,7 @@ joint_student() { # the bundle's name, and what differs from the recipe
 
 joint_distill() { joint_student joint-bilstm; }
 
-joint_score() { # the test split of CoNLL, once, when everything is chosen
-  for bundle in "$MODELS"/conll2003-minilm/1 "$MODELS"/conll2003-bilstm/* "$RUNS"/ner-ablation/*/1; do
-    "$PYTHON" -m export evaluate "$bundle" "$conll/test.conll.gz"
-  done
-}
-
-ablation() { # as in the paper's ablation: labels alone (D0-S), logits (D1), all at once (D2), in stages (D4.1)
+joint_ablation() { # as in the paper: labels alone (D0-S), with logits (D1), with hidden states (D2), in stages (D4.1)
   joint_student joint-d0 --set 'stages=[{labels=1.0}]'
   joint_student joint-d1 --set 'stages=[{logits=1.0,labels=1.0}]'
   joint_student joint-d2 --set 'stages=[{representation=1.0,logits=1.0,labels=1.0}]'
