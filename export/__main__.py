@@ -17,7 +17,7 @@ from export.errors import ExportError, OptionError, Unmet
 from export.pooling import Pooled
 from export.progress import console
 from service.bundle.errors import BundleError
-from service.bundle.manifest import Precision, Task
+from service.bundle.manifest import Precision, Role, Task
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make students out of teachers.")
 
@@ -136,9 +136,10 @@ def adopt(
     pooling: Annotated[
         Pooled | None, typer.Option(help="of an encoder without a head: publish the vectors of texts that it makes")
     ] = None,
+    role: Annotated[Role, typer.Option(help="student: a small one, to be served beside a teacher")] = Role.TEACHER,
     models: Models = Path("models"),
 ) -> None:
-    """Publish a Hugging Face classifier as a teacher bundle; or an encoder, which makes vectors of texts."""
+    """Publish a Hugging Face classifier as a bundle; or an encoder, which makes vectors of texts."""
     from export.datasets import Columns
     from export.encoders import is_encoder
 
@@ -148,11 +149,12 @@ def adopt(
         sources = dev[0] if len(dev) == 1 else tuple(dev)
         folder = adopt_vectors(model, name, version, sources, text, pooling or Pooled.MEAN, models, _command())
         return _done("encoder", folder)
-    from export.pipeline import adopt
+    from export.pipeline import Called, adopt
 
     columns = Columns(text, label, pair, _relabelled(relabel), repair)
-    folder = adopt(model, name, version, dev[0] if len(dev) == 1 else tuple(dev), columns, models, _command())
-    _done("teacher", folder)
+    called = Called(name, version, role)
+    folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, _command())
+    _done(role, folder)
 
 
 @app.command()

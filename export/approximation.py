@@ -24,7 +24,6 @@ from export.teacher import PlainTeacher
 from export.training import Stage, fit, judge_by
 from export.transfer import TransferSet, encode_texts, label, tokens_of
 from export.vocabulary import vocabulary_of
-from service.bundle.manifest import Role
 
 
 def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
@@ -39,7 +38,8 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     texts = recipe.read()
     signals = label(teacher, [texts], hidden, work / "logits")
     vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts)
-    encoder = encoder_of(vocabulary.tokenizer_json, Reads(Role.STUDENT), recipe.student.max_tokens, vocabulary.pad_id)
+    reads = Reads(recipe.student.network)
+    encoder = encoder_of(vocabulary.tokenizer_json, reads, recipe.student.max_tokens, vocabulary.pad_id)
     tokens = tokens_of(encode_texts(encoder, texts), vocabulary.pad_id)
     rows = TransferSet(tokens, signals, np.full(len(texts), UNLABELLED))
     order = np.random.default_rng(recipe.seed).permutation(len(texts))

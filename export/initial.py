@@ -1,25 +1,72 @@
-"""A student before it learns: its network, with the embeddings or the whole encoder that it takes over."""
+"""A student before it learns: its words, and its network with the embeddings or the encoder that it takes over."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from export import inherit
-from export.encoders import SavedEncoder
+from export.data import Data
+from export.encoders import SavedEncoder, load_encoder
 from export.errors import RecipeError
+from export.pretrained import check_limit, load_network, load_tokenizer
 from export.progress import console
-from export.sections import Student
-from export.students import STUDENTS, Form, Recurrent, Shape, count_parameters
-from export.vocabulary import Vocabulary
+from export.sections import AnyStudent, Student, TransformerStudent
+from export.students import STUDENTS, Form, Recurrent, Shape, Transformer, count_parameters
+from export.tasks import LEARNING
+from export.vocabulary import Vocabulary, vocabulary_of
 
 
 class Embedded(Protocol):
     """A teacher, as far as its words go."""
 
+    tokenizer: PreTrainedTokenizerFast
+
     @property
     def embeddings(self) -> inherit.Table: ...
+
+
+class Untrained(NamedTuple):
+    """A student that has learnt nothing of its task."""
+
+    network: Recurrent | Transformer
+    vocabulary: Vocabulary
+
+
+def untrained(wanted: AnyStudent, data: Data, teacher: Embedded, texts: Sequence[str], seed: int) -> Untrained:
+    """As the recipe says; `texts` are those that it will learn from.
+
+    Raises RecipeError for embeddings or an encoder that don't fit, ModelError for an encoder that can't be loaded.
+    """
+    if isinstance(wanted, TransformerStudent):
+        return _transformer(wanted, data, seed)
+    begun = None if wanted.begins is None else load_encoder(wanted.begins)
+    vocabulary = begun.vocabulary if begun else vocabulary_of(wanted, teacher.tokenizer, texts)
+    return Untrained(new_student(wanted, data.form, len(data.labels), vocabulary, teacher, seed, begun), vocabulary)
+
+
+def _transformer(wanted: TransformerStudent, data: Data, seed: int) -> Untrained:
+    """The encoder with a new head, whose weights are drawn from the seed."""
+    tokenizer = load_tokenizer(wanted.begins)
+    names = dict(enumerate(data.labels))
+    torch.manual_seed(seed)
+    model = load_network(
+        AutoModelForSequenceClassification,
+        wanted.begins,
+        num_labels=len(names),
+        problem_type=LEARNING[data.task].problem_type,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+    )
+    check_limit(model.config, wanted.begins, wanted.max_tokens)
+    typed = "token_type_ids" in tokenizer.model_input_names
+    student = Transformer(model, tokenizer.sep_token_id if typed else None)
+    vocabulary = Vocabulary.whole(tokenizer)
+    _tell(student, f"{len(vocabulary):,} pieces")
+    return Untrained(student, vocabulary)
 
 
 def new_student(
@@ -49,12 +96,13 @@ def new_student(
         student.begin_with(torch.from_numpy(_table(wanted, vocabulary, teacher, np.random.default_rng(seed))))
     else:
         _go_on_from(student, begun, wanted)
-    size = count_parameters(student)
-    console.log(
-        f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; "
-        f"{len(vocabulary):,} {wanted.vocabulary}"
-    )
+    _tell(student, f"{len(vocabulary):,} {wanted.vocabulary}")
     return student
+
+
+def _tell(student: Recurrent | Transformer, words: str) -> None:
+    size = count_parameters(student)
+    console.log(f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {words}")
 
 
 def _table(wanted: Student, vocabulary: Vocabulary, teacher: Embedded, rng: np.random.Generator) -> inherit.Table:

@@ -15,11 +15,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export.data import Data, Sources, listed, read_all
 from export.datasets import Columns, Dataset, Names, read_pairs
-from export.encoders import load_encoder
 from export.errors import DataError, ModelError, RecipeError, first_line
 from export.evaluation import asked, report
 from export.fine_tuning import teacher_recipe
-from export.initial import new_student
+from export.initial import untrained
 from export.methods import METHODS
 from export.metrics import Logits, Targets, selecting
 from export.pretrained import load_tokenizer
@@ -28,20 +27,18 @@ from export.publish import Reads, Reference, Trained, encoder_of, free_place, pu
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
 from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
-from export.sections import HiddenStates, Section
+from export.sections import HiddenStates, Section, Student
 from export.signals import Output, hidden_parts
-from export.student_graphs import student_graph
-from export.students import Recurrent
 from export.tags import Words
 from export.tasks import targets_of, words_of
 from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
-from export.to_onnx import fast_graph, teacher_graph
+from export.to_onnx import graphs_of, teacher_graph
 from export.training import Judge, fit
 from export.transfer import Tokens, TransferSet, collect, encode, label, tokens_of
-from export.vocabulary import Vocabulary, vocabulary_of
+from export.vocabulary import Vocabulary
 from service.bundle.encoder import Encoder, Row, Text
-from service.bundle.manifest import Lineage, Precision, Role, Task
+from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 
 
 @dataclass(frozen=True)
@@ -65,24 +62,30 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     hidden = hidden_to_learn(recipe, teacher)
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
     signals = label(teacher, texts.groups, hidden, places.work / "logits")
-    begun = None if recipe.student.begins is None else load_encoder(recipe.student.begins)
-    vocabulary = begun.vocabulary if begun else vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
+    student, vocabulary = untrained(recipe.student, recipe.data, teacher, texts.strings, recipe.seed)
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
-    form, labels = recipe.data.form, len(recipe.data.labels)
-    student = new_student(recipe.student, form, labels, vocabulary, teacher, recipe.seed, begun)
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
     folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
     return _publish_student(recipe, places, command, student, vocabulary, teacher, dev)
 
 
-def adopt(folder: str, name: str, version: int, dev: Sources, columns: Columns, models: Path, command: str) -> Path:
-    """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a teacher bundle, measured on `dev`.
+@dataclass(frozen=True)
+class Called:
+    """What an adopted model is to be."""
+
+    name: str
+    version: int = 1
+    role: Role = Role.TEACHER  # a transformer that was extracted from a larger one is a student
+
+
+def adopt(folder: str, called: Called, dev: Sources, columns: Columns, models: Path, command: str) -> Path:
+    """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a bundle, measured on `dev`.
 
     Of rows without the column of labels only the graph is measured. Returns the bundle's folder.
     """
-    free_place(models, name, version)
+    free_place(models, called.name, called.version)
     file = graph_file(folder)
     if file is None:
         teacher = Teacher.load(folder)
@@ -93,9 +96,10 @@ def adopt(folder: str, name: str, version: int, dev: Sources, columns: Columns, 
         ready, torch_logits = read_ready_graph(file, folder), None
         rows = _rows_of(dev, Names(ready.labels, ready.task), columns)
     trained = Trained(
-        name=name,
-        version=version,
-        role=Role.TEACHER,
+        name=called.name,
+        version=called.version,
+        role=called.role,
+        network=Network.TRANSFORMER,
         task=ready.task,
         labels=ready.labels,
         texts=1 if columns.pair is None else 2,
@@ -177,7 +181,7 @@ def hidden_to_learn(recipe: DistillRecipe, teacher: AnyTeacher) -> HiddenStates 
         )
     if hidden.layer > layers:
         raise ModelError(f"teacher.hidden.layer: it has {layers} layers, not {hidden.layer}")
-    if recipe.student.dense != width:
+    if isinstance(recipe.student, Student) and recipe.student.dense != width:
         raise RecipeError(
             f"student.dense: {recipe.student.dense}, but the teacher's states are {width} wide; write {width}"
         )
@@ -186,7 +190,7 @@ def hidden_to_learn(recipe: DistillRecipe, teacher: AnyTeacher) -> HiddenStates 
 
 def student_encoder(recipe: DistillRecipe, vocabulary: Vocabulary) -> Encoder:
     """The encoder that a server will make for the student."""
-    reads = Reads(Role.STUDENT, recipe.data.task, recipe.data.form.texts)
+    reads = Reads(recipe.student.network, recipe.data.task, recipe.data.form.texts)
     return encoder_of(vocabulary.tokenizer_json, reads, recipe.student.max_tokens, vocabulary.pad_id)
 
 
@@ -246,23 +250,23 @@ def _publish_student(
     recipe: DistillRecipe,
     places: Places,
     command: str,
-    student: Recurrent,
+    student: nn.Module,
     vocabulary: Vocabulary,
     teacher: AnyTeacher,
     dev: Dev,
 ) -> Path:
-    exact = student_graph(student)
     trained = Trained(
         name=recipe.name,
         version=recipe.version,
         role=Role.STUDENT,
+        network=recipe.student.network,
         task=dev.task,
         labels=recipe.data.labels,
-        texts=student.inputs,
+        texts=recipe.data.form.texts,
         tokenizer_json=vocabulary.tokenizer_json,
         max_tokens=recipe.student.max_tokens,
         pad_id=vocabulary.pad_id,
-        graphs={Precision.EXACT: exact, Precision.FAST: fast_graph(exact)},
+        graphs=graphs_of(student),
         lineage=Lineage(
             teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
         ),

@@ -28,6 +28,7 @@ from service.bundle.manifest import (
     Lineage,
     Manifest,
     Measured,
+    Network,
     Precision,
     Profile,
     Proof,
@@ -57,7 +58,7 @@ PROOF_TEXTS = (
 class Reads:
     """What decides how texts become a model's rows."""
 
-    role: Role
+    network: Network
     task: Task = Task.SINGLE_LABEL
     texts: int = 1  # in a row
 
@@ -69,6 +70,7 @@ class Trained:
     name: str
     version: int
     role: Role
+    network: Network
     task: Task
     labels: tuple[str, ...]
     texts: int  # in a row
@@ -108,7 +110,7 @@ def publish(trained: Trained, reference: Reference, models: Path, command: str) 
         role=trained.role,
         task=trained.task,
         labels=trained.labels,
-        inputs=INPUTS[trained.role, trained.texts],
+        inputs=INPUTS[trained.network, trained.texts],
         texts=trained.texts,
         max_tokens=trained.max_tokens,
         pad_id=trained.pad_id,
@@ -139,7 +141,7 @@ def encoder_of(tokenizer_json: str, reads: Reads, max_tokens: int, pad_id: int) 
     """The encoder that a server will make of this tokenizer."""
     return Encoder(
         Tokenizer.from_str(tokenizer_json),
-        inputs=INPUTS[reads.role, reads.texts],
+        inputs=INPUTS[reads.network, reads.texts],
         max_tokens=max_tokens,
         pad_id=pad_id,
         texts=reads.texts,
@@ -253,5 +255,5 @@ def _proof(trained: Trained) -> Proof:
 
 
 def _encoder(trained: Trained) -> Encoder:
-    reads = Reads(trained.role, trained.task, trained.texts)
+    reads = Reads(trained.network, trained.task, trained.texts)
     return encoder_of(trained.tokenizer_json, reads, trained.max_tokens, trained.pad_id)

@@ -16,12 +16,12 @@ from export.errors import ModelError, first_line
 from export.pretrained import SHORT, labels_of, load_tokenizer, plain_tokenizer_json, task_of
 from service.bundle.engine import open_graph
 from service.bundle.errors import GraphMismatch
-from service.bundle.manifest import OUTPUT, TEACHER_INPUTS, Task
+from service.bundle.manifest import OUTPUT, TRANSFORMER_INPUTS, Task
 from service.bundle.tasks import TASKS
 
 PLACES = ("model.onnx", "onnx/model.onnx")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-TOKEN_TYPES = TEACHER_INPUTS[2]
+TOKEN_TYPES = TRANSFORMER_INPUTS[2]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_ready_graph(file: Path, source: str) -> ReadyGraph:
     graph = _fitting(file)
     try:
         meaning = TASKS[task]
-        open_graph(graph, source=str(file)).check(TEACHER_INPUTS, meaning.width(len(labels)), meaning.dimensions)
+        open_graph(graph, source=str(file)).check(TRANSFORMER_INPUTS, meaning.width(len(labels)), meaning.dimensions)
     except GraphMismatch as error:
         raise ModelError(f"teacher {source}: {error} ({len(labels)} labels in config.json)") from error
     tokenizer = load_tokenizer(source)
@@ -82,11 +82,11 @@ def _fitting(file: Path) -> bytes:
         raise ModelError(
             f"{file}: gives {', '.join(outputs) or 'nothing'}, not {OUTPUT}; export it for text-classification"
         )
-    if set(inputs) == set(TEACHER_INPUTS) - {TOKEN_TYPES}:
+    if set(inputs) == set(TRANSFORMER_INPUTS) - {TOKEN_TYPES}:
         return _with_token_types(proto)
-    if set(inputs) != set(TEACHER_INPUTS):
+    if set(inputs) != set(TRANSFORMER_INPUTS):
         raise ModelError(
-            f"{file}: takes {', '.join(inputs) or 'nothing'}; a teacher takes {', '.join(TEACHER_INPUTS)}"
+            f"{file}: takes {', '.join(inputs) or 'nothing'}; a teacher takes {', '.join(TRANSFORMER_INPUTS)}"
             " (the last one may be missing)"
         )
     return content

@@ -23,6 +23,7 @@ from export.errors import DataError, RecipeError
 from export.overrides import overrule
 from export.sections import (
     Adaptation,
+    AnyStudent,
     Comparing,
     Distillation,
     Extraction,
@@ -34,9 +35,10 @@ from export.sections import (
     Student,
     TeacherSource,
     Transfer,
+    TransformerStudent,
 )
 from export.sentences import TextSource, shaped_texts
-from service.bundle.manifest import Name, Task
+from service.bundle.manifest import Name, Network, Task
 
 Version = Annotated[int, Field(ge=1, lt=10**18)]
 R = TypeVar("R", bound=Section)
@@ -63,7 +65,7 @@ class DistillRecipe(Section):
     teacher: TeacherSource
     data: Data
     transfer: Transfer = Transfer()
-    student: Student
+    student: AnyStudent
     objective: Objective = Objective()
     training: Distillation
     stages: tuple[StagePlan, ...] = Field(default=(), description="mukherjee2020: what is learnt after what")
@@ -84,10 +86,24 @@ class DistillRecipe(Section):
     @model_validator(mode="after")
     def _an_encoder_is_begun_with(self) -> Self:
         student = self.student
+        if isinstance(student, TransformerStudent):
+            return self
         if student.begins is not None and student.architecture != "encoder":
             raise ValueError("student.begins: `pretrain` makes encoders; write student.architecture = 'encoder'")
         if student.architecture == "encoder" and self.data.task is Task.TAGGING:
             raise ValueError("student.architecture: pieces are tagged, not vectors of texts; write 'bilstm'")
+        return self
+
+    @model_validator(mode="after")
+    def _a_transformer_learns_logits(self) -> Self:
+        if isinstance(self.student, TransformerStudent):
+            if self.method != "tang2019":
+                raise ValueError("method: mukherjee2020's stages are a BiLSTM's; a transformer learns by 'tang2019'")
+            if self.data.task is Task.TAGGING:
+                raise ValueError(
+                    "student.architecture: a transformer that tags is fine-tuned; `teach` with teacher.model = its "
+                    "folder, then `adopt --role student`"
+                )
         return self
 
     @model_validator(mode="after")
@@ -235,7 +251,8 @@ def as_toml(recipe: Section) -> str:
 def _first(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    key = ".".join(str(part) for part in details[0]["loc"]) or "recipe"
+    told = [str(part) for part in details[0]["loc"] if part not in set(Network)]  # which student is meant is not a key
+    key = ".".join(told) or "recipe"
     if details[0]["type"] == "extra_forbidden":
         return f"unknown key {key!r}{more}"
     return f"{key}: {details[0]['msg']}{more}"

@@ -7,11 +7,12 @@ anyway.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from export.pooling import Pooled
 from export.sentences import TextSource
 from export.students import Activation, Pooling
+from service.bundle.manifest import Network
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -96,10 +97,11 @@ class Transfer(Section):
 
 
 class Student(Section):
-    """The student's shape and what it inherits."""
+    """A BiLSTM's shape and what it inherits."""
 
     architecture: Literal["bilstm", "encoder"] = Field(
-        default="bilstm", description="of pairs, bilstm compares the LSTM's states, encoder the dense layer's vectors"
+        default="bilstm",
+        description="of pairs, bilstm compares the LSTM's states, encoder the dense layer's vectors; or transformer",
     )
     embedding: Positive = Field(description="E: width of the embeddings")
     hidden: Positive = Field(description="H: LSTM units per direction")
@@ -116,6 +118,36 @@ class Student(Section):
     min_count: Positive = Field(default=2, description="of words: rarer ones are unknown")
     prune: bool = Field(default=True, description="keep only the word pieces that occur in the transfer set")
     max_tokens: Positive = 128
+
+    @property
+    def network(self) -> Network:
+        """What reads the tokens."""
+        return Network.RECURRENT
+
+
+class TransformerStudent(Section):
+    """A small transformer. Its shape and its words are those of the encoder that it begins with."""
+
+    architecture: Literal["transformer"]
+    begins: str = Field(description="a folder of `pretrain`, or any encoder: a hub id or a local folder")
+    max_tokens: Positive = 128
+
+    @property
+    def network(self) -> Network:
+        """What reads the tokens."""
+        return Network.TRANSFORMER
+
+
+def _network(student: object) -> str:
+    told = student.get("architecture") if isinstance(student, dict) else getattr(student, "architecture", None)
+    return Network.TRANSFORMER if told == "transformer" else Network.RECURRENT
+
+
+AnyStudent = Annotated[
+    Annotated[Student, Tag(Network.RECURRENT)] | Annotated[TransformerStudent, Tag(Network.TRANSFORMER)],
+    Discriminator(_network),
+]
+"""As its architecture says; a BiLSTM where it says nothing."""
 
 
 class Objective(Section):

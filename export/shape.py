@@ -16,7 +16,7 @@ from export.metrics import Logits
 from export.publish import PROOF_TEXTS, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.to_onnx import teacher_graph
 from service.bundle.encoder import Encoder
-from service.bundle.manifest import TOKENIZER_FILE, UNTRAINED, Lineage, Precision, Role, Task
+from service.bundle.manifest import TOKENIZER_FILE, UNTRAINED, Lineage, Network, Precision, Role, Task
 from service.bundle.store import read_manifest, verify
 
 SEED = 0
@@ -63,12 +63,13 @@ def shape_bundle(text: str, like: Path, version: int, models: Path, command: str
         raise ModelError(f"--like {like}: is no teacher of single labels of single texts; name the bundle of one")
     verify(like, around)
     tokenizer = (like / TOKENIZER_FILE).read_text(encoding="utf-8")
-    encoder = encoder_of(tokenizer, Reads(Role.TEACHER), around.max_tokens, around.pad_id)
+    encoder = encoder_of(tokenizer, Reads(Network.TRANSFORMER), around.max_tokens, around.pad_id)
     model = random_bert(shape, _pieces(tokenizer), around.max_tokens, len(around.labels))
     trained = Trained(
         name=name,
         version=version,
         role=Role.TEACHER,
+        network=Network.TRANSFORMER,
         task=Task.SINGLE_LABEL,
         labels=around.labels,
         texts=1,

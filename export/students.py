@@ -1,7 +1,8 @@
 """Every student network, in one readable file. A network knows its shape and its forward pass, never its loss.
 
 All students take `input_ids` (B, T) padded on the right and `lengths` (B,), each >= 1, and are blind to the padding;
-those of pairs take the same twice. A tagger answers for the pieces of all rows, one behind the other, without padding.
+BiLSTMs of pairs take the same twice. A tagger answers for the pieces of all rows, one behind the other, without
+padding.
 """
 
 from collections.abc import Callable, Mapping
@@ -209,6 +210,27 @@ class BiLSTMTagger(Recurrent):
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
         """(B, T), (B,) -> (R, L), (R, D) with R = the sum of the lengths."""
         return self.answer(self.states(input_ids, lengths))
+
+
+class Transformer(nn.Module):
+    """A BERT-shaped classifier of any size, such as Chen et al. 2021 extract: it reads a pair in one sequence."""
+
+    def __init__(self, model: nn.Module, separator: int | None) -> None:
+        """`model` is a Hugging Face classifier; `separator` the id of the token between the texts of a pair, None where
+        the model does not tell them apart by token types."""
+        super().__init__()
+        self.model = model
+        self.separator = separator
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
+        """(B, T), (B,) -> (B, L), (B, H)."""
+        types = torch.zeros_like(input_ids)
+        if self.separator is not None:
+            ends = (input_ids == self.separator).long()
+            types = (ends.cumsum(dim=1) - ends).clamp(max=1)  # (B, T): 1 behind the first separator
+        mask = real(lengths, input_ids.shape[1]).long()
+        found = self.model(input_ids=input_ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True)
+        return Output(found.logits, found.hidden_states[-1][:, 0])
 
 
 def compare(first: Tensor, second: Tensor) -> Tensor:

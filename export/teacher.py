@@ -39,7 +39,7 @@ from export.pretrained import (
 from export.sections import HiddenStates
 from export.signals import Pieces, Signals, StatesShape
 from service.bundle.encoder import Encoder, Row, Text
-from service.bundle.manifest import TEACHER_INPUTS, Task
+from service.bundle.manifest import TRANSFORMER_INPUTS, Task
 from service.bundle.rows import Spanned
 
 
@@ -267,7 +267,7 @@ def reader(tokenizer: PreTrainedTokenizerFast, max_tokens: int, texts: int = 1, 
     """What reads texts, or pairs of them, as a server will do for this teacher."""
     return Encoder(
         Tokenizer.from_str(plain_tokenizer_json(tokenizer)),
-        inputs=TEACHER_INPUTS,
+        inputs=TRANSFORMER_INPUTS,
         max_tokens=max_tokens,
         pad_id=int(tokenizer.pad_token_id),
         texts=texts,

@@ -1,13 +1,13 @@
-"""Teachers -> ONNX graphs, and any student's graph -> a quicker one. Students' own: `export.student_graphs`.
+"""Transformers -> ONNX graphs, and any student's graph -> a quicker one. BiLSTMs' own: `export.student_graphs`.
 
-A teacher goes through `torch.onnx.export`. Its large matrices are stored as int8 with a scale for each row or column;
-the arithmetic stays fp32.
+A transformer goes through `torch.onnx.export`. Its large matrices are stored as int8 with a scale for each row or
+column; the arithmetic stays fp32.
 """
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from export.errors import ModelError
-from export.student_graphs import Array, int8_rows
-from service.bundle.manifest import OUTPUT, TEACHER_INPUTS
+from export.student_graphs import Array, int8_rows, student_graph
+from export.students import Transformer
+from service.bundle.manifest import OUTPUT, TRANSFORMER_INPUTS, Precision
 
 LARGE = 10_000
 """Matrices with more elements than this are stored as int8 in a teacher's graph."""
@@ -29,13 +30,29 @@ LARGE = 10_000
 AGAIN = "again_"  # before the name of a weight's copy
 
 
+def graphs_of(student: nn.Module) -> Mapping[Precision, bytes]:
+    """A student's graphs, exact and fast. Raises TypeError for a network that has none."""
+    if isinstance(student, Transformer):
+        proto = _exported(_Logits(student.model))
+        quick = onnx.load_from_string(fast_graph(proto.SerializeToString()))
+        return {Precision.EXACT: _stored_as_int8(proto), Precision.FAST: _stored_as_int8(quick)}
+    exact = student_graph(student)
+    return {Precision.EXACT: exact, Precision.FAST: fast_graph(exact)}
+
+
 def fast_graph(exact: bytes) -> bytes:
-    """The same graph with an int8 LSTM (ONNX Runtime's dynamic quantisation): quicker, and its answers depend a little
-    on the other rows of the batch, since activations are scaled over the whole batch."""
+    """The same graph with its LSTM and products in int8 (ONNX Runtime's dynamic quantisation): quicker, and its answers
+    depend a little on the other rows of the batch, since activations are scaled over the whole batch."""
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "exact.onnx"), Path(folder, "fast.onnx")
         onnx.save(_each_with_its_own_weights(onnx.load_from_string(exact)), source)
-        quantize_dynamic(source, target, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["LSTM", "MatMul"],
+            weight_type=QuantType.QInt8,
+            reduce_range=True,  # seven bits: without VNNI a processor adds products of eight in 16, which overflows
+        )
         content: bytes = _sharing_again(onnx.load(target)).SerializeToString()
         return content
 
@@ -95,7 +112,7 @@ def embedding_table(graph: bytes) -> Array:
     Raises ModelError for a graph without one.
     """
     proto = onnx.load_from_string(graph)
-    chosen = next((n for n in proto.graph.node if n.op_type == "Gather" and n.input[1] == TEACHER_INPUTS[0]), None)
+    chosen = next((n for n in proto.graph.node if n.op_type == "Gather" and n.input[1] == TRANSFORMER_INPUTS[0]), None)
     if chosen is None:
         raise ModelError("the teacher's graph has no table of embeddings; set student.embeddings = 'random'")
     proto.graph.ClearField("output")
@@ -142,14 +159,23 @@ def _exported(model: nn.Module) -> ModelProto:
             model.cpu().float().eval(),
             (example, example.clone(), torch.zeros_like(example)),
             dynamo=True,
-            input_names=list(TEACHER_INPUTS),
+            input_names=list(TRANSFORMER_INPUTS),
             output_names=[OUTPUT],
             dynamic_shapes=[{0: batch, 1: length}] * 3,
             verbose=False,
         )
         assert program is not None  # with dynamo=True there is always one
         program.save(str(target), external_data=False)
-        return onnx.load(target)
+        return _bare(onnx.load(target))
+
+
+def _bare(proto: ModelProto) -> ModelProto:
+    """Without the exporter's remarks: places in this machine's files, and shapes that ONNX Runtime's quantiser takes
+    for contradictions."""
+    proto.graph.ClearField("value_info")
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
+        part.ClearField("metadata_props")
+    return proto
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from export.tasks import LEARNING
 from export.teachers import AnyTeacher
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Task
-from service.bundle.rows import Spanned, Twins
+from service.bundle.rows import Joined, Spanned, Twins
 
 SHARD = 4096
 
@@ -250,6 +250,8 @@ def tokens_of(rows: Sequence[Row], pad_id: int) -> tuple[Tokens, ...]:
             case Twins(first=first, second=second):
                 sides[0].append(first)
                 sides[1].append(second)
+            case Joined(ids=ids):
+                sides[0].append(ids)
             case list():
                 sides[0].append(row)
             case _:

@@ -25,7 +25,7 @@ from export.student_graphs import student_graph
 from export.students import BiLSTMEncoder
 from export.teacher import PlainTeacher, pooled, without_padding
 from export.to_onnx import encoder_graph, fast_graph
-from service.bundle.manifest import Lineage, Precision, Role, Task
+from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 
 
 def adopt_vectors(
@@ -55,6 +55,7 @@ def _of_ours(source: str, name: str, version: int, texts: Sequence[str]) -> tupl
         name=name,
         version=version,
         role=Role.STUDENT,
+        network=Network.RECURRENT,
         task=Task.EMBEDDING,
         labels=_dimensions(saved.shape.dense),
         texts=1,
@@ -66,7 +67,7 @@ def _of_ours(source: str, name: str, version: int, texts: Sequence[str]) -> tupl
             teacher=None, method="wu2020", recipe=Path(source, RECIPE).read_text("utf-8"), versions=versions()
         ),
     )
-    reads = Reads(Role.STUDENT, Task.EMBEDDING)
+    reads = Reads(Network.RECURRENT, Task.EMBEDDING)
     rows = encoder_of(saved.tokenizer_json, reads, saved.max_tokens, saved.pad_id).encode(texts)
     return trained, _network_vectors(network, [row or [saved.pad_id] for row in rows if isinstance(row, list)])
 
@@ -94,6 +95,7 @@ def _of_hugging_face(
         name=name,
         version=version,
         role=Role.TEACHER,
+        network=Network.TRANSFORMER,
         task=Task.EMBEDDING,
         labels=_dimensions(vectors.shape[1]),
         texts=1,

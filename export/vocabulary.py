@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, trainers
 from transformers import PreTrainedTokenizerFast
 
 from export.errors import RecipeError
+from export.pretrained import plain_tokenizer_json
 from export.sections import Student
 
 CHUNK = 10_000
@@ -28,6 +29,12 @@ class Vocabulary:
     kept: NDArray[np.int64]  # (P,) teacher's ids; of pieces, student's id -> teacher's id
     firsts: NDArray[np.int64]  # (V,) where those of each of the student's ids begin
     pad_id: int
+
+    @classmethod
+    def whole(cls, tokenizer: PreTrainedTokenizerFast) -> "Vocabulary":
+        """A tokenizer as it is, with its special tokens around a text."""
+        rows = np.arange(len(tokenizer), dtype=np.int64)
+        return cls(plain_tokenizer_json(tokenizer), rows, rows, int(tokenizer.pad_token_id))
 
     def __len__(self) -> int:
         return len(self.firsts)

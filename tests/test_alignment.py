@@ -18,7 +18,7 @@ from export.tags import Words, spans_of
 from export.teacher import pieces_of, reader
 from export.vocabulary import vocabulary_of
 from service.bundle.encoder import Encoder
-from service.bundle.manifest import Role, Task
+from service.bundle.manifest import Network, Task
 from service.bundle.rows import Spanned
 from service.bundle.spans import Tag
 from tests.tagging_shop import TAGS, sentences, write_splitting_encoder
@@ -127,7 +127,7 @@ def test_a_word_without_a_piece_is_outside() -> None:
 def student_of(encoder: Path, texts: list[str], kind: str = "pieces") -> Encoder:
     wanted = Student(embedding=4, hidden=4, dense=4, vocabulary=kind)
     vocabulary = vocabulary_of(wanted, load_tokenizer(str(encoder)), texts)
-    return encoder_of(vocabulary.tokenizer_json, Reads(Role.STUDENT, Task.TAGGING), 60, vocabulary.pad_id)
+    return encoder_of(vocabulary.tokenizer_json, Reads(Network.RECURRENT, Task.TAGGING), 60, vocabulary.pad_id)
 
 
 @settings(max_examples=40)

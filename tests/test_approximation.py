@@ -28,7 +28,7 @@ from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
 from service.bundle.tasks import unit
 from tests.pairing_shop import COLUMNS, open_pair_shop
-from tests.workshop import Shop, command
+from tests.workshop import Shop, bilstm, command
 
 STUDENT = {"architecture": "encoder", "embedding": 16, "hidden": 12, "dense": 32, "activation": "linear"}
 TRAINING = {"epochs": 10, "batch_size": 16, "learning_rate": 5e-3, "bf16": False, "average": 0.8, "patience": 99}
@@ -116,7 +116,7 @@ def test_a_student_of_pairs_begins_with_it(tmp_path: Path) -> None:
 def test_what_was_learnt_is_what_the_student_begins_with(shop: Shop, taught: Path, made: Path, tmp_path: Path) -> None:
     """Before it takes a step its vectors are those of the encoder."""
     saved = load_encoder(str(made))
-    wanted = shop.distill_recipe(taught, student=STUDENT | {"begins": str(made)}).student
+    wanted = bilstm(shop.distill_recipe(taught, student=STUDENT | {"begins": str(made)}))
     teacher = open_teacher(shop.distill_recipe(taught).teacher, 1)
     student = new_student(wanted, Form.TEXT, 2, saved.vocabulary, teacher, seed=0, begun=saved)
     ids, lengths = torch.tensor([[5, 6, 7]]), torch.tensor([3])

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 from service.bundle.encoder import Encoder
 from service.bundle.errors import InvalidTokenizer, TextError, TextTooLong, TextUnreadable, WrongKind
-from service.bundle.manifest import SIAMESE_INPUTS, STUDENT_INPUTS, TEACHER_INPUTS, Role
+from service.bundle.manifest import RECURRENT_INPUTS, SIAMESE_INPUTS, TRANSFORMER_INPUTS, Role
 from service.bundle.rows import Buckets, Joined, Twins, up_to
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from tests import toy
@@ -141,7 +141,7 @@ def test_the_texts_of_a_siamese_are_cut_each_for_itself() -> None:
 
 def test_a_students_batch_has_its_lengths() -> None:
     feeds = student_encoder().collate([[5, 6, 7], [8]])
-    assert tuple(feeds) == STUDENT_INPUTS
+    assert tuple(feeds) == RECURRENT_INPUTS
     assert feeds["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
     assert feeds["lengths"].tolist() == [3, 1]
     assert {array.dtype for array in feeds.values()} == {np.dtype(np.int64)}
@@ -149,14 +149,14 @@ def test_a_students_batch_has_its_lengths() -> None:
 
 def test_a_teachers_batch_has_its_mask() -> None:
     feeds = teacher_encoder().collate([[5, 6, 7], [8]])
-    assert tuple(feeds) == TEACHER_INPUTS
+    assert tuple(feeds) == TRANSFORMER_INPUTS
     assert feeds["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert feeds["token_type_ids"].tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def test_a_teachers_batch_of_pairs_has_its_token_types() -> None:
     feeds = pair_encoder().collate([Joined([5, 6, 7], [0, 1, 1]), Joined([8], [0])])
-    assert tuple(feeds) == TEACHER_INPUTS
+    assert tuple(feeds) == TRANSFORMER_INPUTS
     assert feeds["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
     assert feeds["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert feeds["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
@@ -278,7 +278,7 @@ def test_of_a_very_long_text_only_the_beginning_is_tokenised(text: str, monkeypa
 def test_a_tokenizer_that_reads_across_borders_sees_the_whole_text(content: str) -> None:
     built = Tokenizer.from_str(toy.tokenizer(special=False).decode())
     built.add_tokens([AddedToken(content)])
-    encoder = Encoder(built, inputs=STUDENT_INPUTS, max_tokens=4, pad_id=0)
+    encoder = Encoder(built, inputs=RECURRENT_INPUTS, max_tokens=4, pad_id=0)
     assert encoder.encode([" " * 14 + content + " " * 300]) == [[built.token_to_id(content)]]
 
 
@@ -294,7 +294,7 @@ def test_a_panic_of_the_tokenizer_is_an_ordinary_error() -> None:
     with pytest.raises(BaseException, match="retry-limit") as panic:
         tripping_tokenizer().encode(tripping)
     assert not isinstance(panic.value, Exception)
-    encoder = Encoder(tripping_tokenizer(), inputs=STUDENT_INPUTS, max_tokens=8, pad_id=0)
+    encoder = Encoder(tripping_tokenizer(), inputs=RECURRENT_INPUTS, max_tokens=8, pad_id=0)
     assert encoder.encode(["good"]) == [ids("good")]
     for batch, place in (([tripping], 0), (["good", tripping], None)):
         with pytest.raises(TextUnreadable) as caught:
@@ -326,7 +326,7 @@ def test_errors_about_texts_are_of_one_family() -> None:
 
 
 def test_inputs_that_no_graph_takes_are_refused() -> None:
-    for inputs, count in ((("pixels",), 1), (STUDENT_INPUTS, 2), (SIAMESE_INPUTS, 1)):
+    for inputs, count in ((("pixels",), 1), (RECURRENT_INPUTS, 2), (SIAMESE_INPUTS, 1)):
         with pytest.raises(ValueError, match="no graph takes"):
             Encoder(Tokenizer(models.WordPiece()), inputs=inputs, max_tokens=8, pad_id=0, texts=count)
 
@@ -342,5 +342,5 @@ def test_a_limit_without_room_for_a_text_is_refused(pairs: bool, most: int) -> N
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[]"])
 def test_bytes_that_are_no_tokenizer_are_refused_in_one_line(content: bytes) -> None:
     with pytest.raises(InvalidTokenizer, match=r"here/tokenizer\.json: not a usable tokenizer") as caught:
-        Encoder.from_bytes(content, "here/tokenizer.json", inputs=STUDENT_INPUTS, max_tokens=8, pad_id=0)
+        Encoder.from_bytes(content, "here/tokenizer.json", inputs=RECURRENT_INPUTS, max_tokens=8, pad_id=0)
     assert "\n" not in str(caught.value)

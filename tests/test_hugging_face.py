@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, Pipeline, Pr
 from export.datasets import Columns
 from export.errors import DataError, ModelError
 from export.metrics import METRICS
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Called, Places, adopt, distill
 from service.bundle.encoder import Text
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle
@@ -96,7 +96,7 @@ def adopted(problem: tuple[Problem, int, Task], folder: Path, tmp_path_factory: 
     dev = models.parent / f"{models.name}.tsv"
     cell = ",".join("1" * problem[1]) if problem[2] is Task.REGRESSION else "label 0"
     dev.write_text("text\tlabel\n" + "".join(f"{text or 'a'}\t{cell}\n" for text in SINGLE))
-    return adopt(str(folder), "toy", 1, str(dev), Columns(), models, "a test")
+    return adopt(str(folder), Called("toy"), str(dev), Columns(), models, "a test")
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_student_is_not_made_of_a_teacher_of_another_task(shop: Shop, tmp_path
 def test_without_labels_only_the_graph_is_measured(tmp_path: Path) -> None:
     teacher, dev = save(tmp_path / "teacher", "regression", 1), tmp_path / "dev.txt"
     dev.write_text("good\na very dull film .\n")
-    folder = adopt(str(teacher), "toy", 1, str(dev), Columns(), tmp_path / "models", "a test")
+    folder = adopt(str(teacher), Called("toy"), str(dev), Columns(), tmp_path / "models", "a test")
     manifest = open_bundle(folder).manifest
     assert manifest.results == ()
     assert 0 < manifest.graphs[Precision.EXACT].parity < 1e-4
@@ -185,4 +185,4 @@ def test_a_graph_is_not_measured_on_nothing(tmp_path: Path) -> None:
     teacher, dev = save(tmp_path / "teacher", "regression", 1), tmp_path / "dev.txt"
     dev.write_text("")
     with pytest.raises(DataError, match="no rows"):
-        adopt(str(teacher), "toy", 1, str(dev), Columns(), tmp_path / "models", "a test")
+        adopt(str(teacher), Called("toy"), str(dev), Columns(), tmp_path / "models", "a test")

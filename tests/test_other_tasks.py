@@ -11,7 +11,7 @@ import pytest
 from export.datasets import Columns
 from export.evaluation import evaluate
 from export.fine_tuning import fine_tune
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Called, Places, adopt, distill
 from export.teacher import Teacher
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
@@ -74,7 +74,7 @@ def made(request: pytest.FixtureRequest, shop: Shop, tmp_path_factory: pytest.Te
     taught = fine_tune(shop.teach_recipe(data=data, training=LONGER), folder / "teacher")
     places = Places(folder / "work", folder / "models")
     student = distill(shop.distill_recipe(taught, data=data, student=STUDENT), places, "a test")
-    adopted = adopt(str(taught), "toy-teacher", 1, str(files[1]), Columns(), places.models, "a test")
+    adopted = adopt(str(taught), Called("toy-teacher"), str(files[1]), Columns(), places.models, "a test")
     return Made(chore, files[1], taught, student, adopted)
 
 

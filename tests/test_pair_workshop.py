@@ -24,13 +24,13 @@ from export.student_graphs import int8_rows
 from export.students import Shape, SiameseBiLSTM
 from export.teacher import Teacher
 from export.transfer import tokens_of
-from service.bundle.manifest import SIAMESE_INPUTS, TEACHER_INPUTS, Precision, Role
+from service.bundle.manifest import SIAMESE_INPUTS, TRANSFORMER_INPUTS, Precision, Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
 from service.bundle.tasks import softmax
 from tests.pairing_shop import COLUMNS, PairShop, open_pair_shop, pairs
 from tests.running import serving
-from tests.workshop import LABELS, command
+from tests.workshop import LABELS, bilstm, command
 
 Pair = tuple[str, str]
 TEXT, PAIR, LABEL = COLUMNS
@@ -104,7 +104,7 @@ def answers(client: httpx2.Client, model: str) -> NDArray[np.float64]:
 def network(made: Made, name: str) -> SiameseBiLSTM:
     """The trained network, its embeddings on the int8 grid of its graph."""
     (weights,) = made.places.work.glob(f"students/{name}-????????????/0-tang2019/best.safetensors")
-    state, wanted = load_file(weights), made.recipes[name].student
+    state, wanted = load_file(weights), bilstm(made.recipes[name])
     count, width = state["embedding.weight"].shape
     student = SiameseBiLSTM(
         Shape(
@@ -150,7 +150,7 @@ def test_a_served_teacher_answers_pairs_as_its_network_does(client: httpx2.Clien
     np.testing.assert_allclose(answers(client, "pair-bert"), wanted, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(("inputs", "types"), [(TEACHER_INPUTS, {0, 1}), (TEACHER_INPUTS[:2], {0})])
+@pytest.mark.parametrize(("inputs", "types"), [(TRANSFORMER_INPUTS, {0, 1}), (TRANSFORMER_INPUTS[:2], {0})])
 def test_token_types_are_what_transformers_gives_the_model(
     made: Made, inputs: tuple[str, ...], types: set[int]
 ) -> None:
@@ -166,7 +166,7 @@ def test_all_learn_their_task_and_say_that_they_read_pairs(made: Made, name: str
     opened = open_bundle(made.bundle(name))
     manifest = opened.manifest
     assert manifest.texts == 2
-    assert manifest.inputs == (TEACHER_INPUTS if manifest.role is Role.TEACHER else SIAMESE_INPUTS)
+    assert manifest.inputs == (TRANSFORMER_INPUTS if manifest.role is Role.TEACHER else SIAMESE_INPUTS)
     rows = pairs()
     found = opened.classify([(first, second) for first, second, _ in rows]).argmax(axis=1)
     assert np.mean([LABELS[i] == label for i, (_, _, label) in zip(found, rows, strict=True)]) > 0.9

@@ -18,7 +18,7 @@ from export.errors import ModelError, RecipeError
 from export.evaluation import evaluate
 from export.fine_tuning import fine_tune
 from export.metrics import accuracy
-from export.pipeline import Places, adopt, distill, random_teacher
+from export.pipeline import Called, Places, adopt, distill, random_teacher
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.teacher import Teacher
 from service.bundle.errors import BundleExists
@@ -177,7 +177,7 @@ def test_a_version_that_is_there_is_refused_before_anything_is_done(
     with pytest.raises(BundleExists, match="choose the next version"):
         distill(distilled.recipe, elsewhere, "a test")
     with pytest.raises(BundleExists, match="choose the next version"):
-        adopt("nowhere", adopted.parent.name, 1, str(shop.dev), Columns(), elsewhere.models, "a test")
+        adopt("nowhere", Called(adopted.parent.name), str(shop.dev), Columns(), elsewhere.models, "a test")
     assert not elsewhere.work.exists()
     assert contents(distilled.places.models) == before
 

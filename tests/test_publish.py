@@ -12,7 +12,7 @@ from export.errors import RecipeError
 from export.publish import FILES, PROOF_TEXTS, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.tasks import targets_of
 from service.bundle.errors import BundleExists, GraphMismatch
-from service.bundle.manifest import Lineage, Precision, Role, Task
+from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 from service.bundle.runtime import open_bundle, open_graph
 from service.bundle.store import find_bundles
 from tests import toy
@@ -28,6 +28,7 @@ def trained(**changes: object) -> Trained:
         name="toy",
         version=1,
         role=Role.STUDENT,
+        network=Network.RECURRENT,
         task=Task.SINGLE_LABEL,
         labels=toy.LABELS,
         texts=1,
@@ -42,7 +43,7 @@ def trained(**changes: object) -> Trained:
 
 def reference(away: float = 0.0) -> Reference:
     """The graphs' own logits moved by `away`, as if torch had said so; a teacher who always says the first label."""
-    encoder = encoder_of(trained().tokenizer_json, Reads(Role.STUDENT), 32, 0)
+    encoder = encoder_of(trained().tokenizer_json, Reads(Network.RECURRENT), 32, 0)
     graph = open_graph(GRAPHS[Precision.EXACT])
     rows = encoder.encode([example.text for example in EXAMPLES])
     logits = np.concatenate([graph.run(encoder.collate([row])) for row in rows]) + np.float32(away)
@@ -98,6 +99,7 @@ def test_a_teacher_has_nobody_to_agree_with(tmp_path: Path) -> None:
     files = toy.teacher_files()
     own = trained(
         role=Role.TEACHER,
+        network=Network.TRANSFORMER,
         tokenizer_json=files["tokenizer.json"].decode(),
         graphs={Precision.EXACT: files["model.onnx"]},
     )

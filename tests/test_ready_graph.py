@@ -13,12 +13,12 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export.datasets import Columns
 from export.errors import ModelError
-from export.pipeline import adopt
+from export.pipeline import Called, adopt
 from export.pretrained import load_tokenizer
 from export.ready_graph import graph_file, read_ready_graph
 from export.teacher import Teacher
 from export.to_onnx import teacher_graph
-from service.bundle.manifest import TEACHER_INPUTS, Precision, Task
+from service.bundle.manifest import TRANSFORMER_INPUTS, Precision, Task
 from service.bundle.runtime import open_bundle
 from tests.workshop import LABELS, Shop, command, sentences
 
@@ -43,7 +43,7 @@ def folder(optimum: Path, tmp_path: Path) -> Path:
 
 
 def publish(folder: Path, shop: Shop, models: Path) -> Path:
-    return adopt(str(folder), "ready", 1, str(shop.dev), Columns(), models, "a test")
+    return adopt(str(folder), Called("ready"), str(shop.dev), Columns(), models, "a test")
 
 
 def test_the_graph_is_published_as_it_is_and_answers_as_torch_does(
@@ -91,7 +91,7 @@ def test_a_graph_without_token_types_gets_an_input_that_nothing_reads(folder: Pa
         TwoInputs(model),
         (example, example.clone()),
         dynamo=True,
-        input_names=list(TEACHER_INPUTS[:2]),
+        input_names=list(TRANSFORMER_INPUTS[:2]),
         output_names=["logits"],
         dynamic_shapes=[{0: batch, 1: length}] * 2,
         verbose=False,
@@ -100,7 +100,7 @@ def test_a_graph_without_token_types_gets_an_input_that_nothing_reads(folder: Pa
     program.save(str(folder / "model.onnx"), external_data=False)
     config.save_pretrained(folder)
     bundle = open_bundle(publish(folder, shop, tmp_path / "models"))
-    assert bundle.manifest.inputs == TEACHER_INPUTS
+    assert bundle.manifest.inputs == TRANSFORMER_INPUTS
     tokens = Teacher(model, load_tokenizer(str(folder)), 64).exact_logits(TEXTS)
     torch.testing.assert_close(torch.from_numpy(bundle.classify(TEXTS)), torch.from_numpy(tokens), atol=1e-4, rtol=0)
 
@@ -166,7 +166,7 @@ def test_an_input_of_another_kind_is_refused(folder: Path) -> None:
     proto = onnx.load(folder / "model.onnx")
     proto.graph.ClearField("node")
     proto.graph.ClearField("input")
-    for name in TEACHER_INPUTS:
+    for name in TRANSFORMER_INPUTS:
         proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 2]))
     proto.graph.node.append(helper.make_node("Identity", ["input_ids"], ["logits"]))
     onnx.save(proto, folder / "model.onnx")

@@ -1,5 +1,6 @@
 """A recipe says everything and nothing unknown; what is wrong is one line that names the key."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 
 from export.errors import RecipeError
 from export.recipe import PRETRAINING, ApproximateRecipe, DistillRecipe, ExtractRecipe, TeachRecipe, read_recipe
+from tests.workshop import bilstm
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted((ROOT / "export" / "recipes").glob("*.toml"))
@@ -45,8 +47,9 @@ def refusal(path: Path, *overrides: str) -> str:
 
 
 def kind(path: Path) -> type[TeachRecipe | DistillRecipe | ExtractRecipe | ApproximateRecipe]:
-    if path.stem.partition("-")[0] in PRETRAINING:
-        return PRETRAINING[path.stem.partition("-")[0]]
+    method = str(tomllib.loads(path.read_text()).get("method"))
+    if method in PRETRAINING:
+        return PRETRAINING[method]
     return TeachRecipe if path.stem.endswith("-teacher") else DistillRecipe
 
 
@@ -78,11 +81,12 @@ def test_overrides_are_toml_values_or_bare_text(path: Path) -> None:
         "student.embeddings=vectors=old.txt",
     ]
     recipe = read_recipe(DistillRecipe, path, overrides)
-    assert (recipe.student.hidden, recipe.name, recipe.training.bf16) == (16, "other", False)
+    student = bilstm(recipe)
+    assert (student.hidden, recipe.name, recipe.training.bf16) == (16, "other", False)
     assert recipe.data.labels == ("no", "yes", "maybe")
     assert recipe.transfer.augment.copies == 3
     assert [(text.source, text.sentences, text.limit) for text in recipe.transfer.texts] == [("a.txt", True, 5)]
-    assert recipe.student.embeddings == "vectors=old.txt"
+    assert student.embeddings == "vectors=old.txt"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from transformers.pipelines.token_classification import AggregationStrategy
 
 from service.bundle.encoder import Encoder
 from service.bundle.errors import TextTooLong
-from service.bundle.manifest import STUDENT_INPUTS, Role
+from service.bundle.manifest import RECURRENT_INPUTS, Role
 from service.bundle.rows import Spanned
 from service.bundle.spans import Aggregation, Entity, Tag, entities, shared, tagged
 from service.bundle.tasks import Scores, softmax
@@ -207,7 +207,7 @@ def other(pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> Encoder:
     built.normalizer = normalizers.NFKC()
     if pre_tokenizer is not None:
         built.pre_tokenizer = pre_tokenizer
-    return Encoder(built, inputs=STUDENT_INPUTS, max_tokens=48, pad_id=0, spanned=True)
+    return Encoder(built, inputs=RECURRENT_INPUTS, max_tokens=48, pad_id=0, spanned=True)
 
 
 def test_a_space_that_a_tokenizer_counts_to_a_word_is_no_part_of_an_entity() -> None:

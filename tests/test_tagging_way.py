@@ -17,7 +17,7 @@ from export.datasets import Columns, Names, read_examples
 from export.fine_tuning import fine_tune
 from export.initial import new_student
 from export.objectives import UNLABELLED
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Called, Places, adopt, distill
 from export.pooling import Pooled
 from export.recipe import DistillRecipe
 from export.sections import HiddenStates
@@ -39,7 +39,7 @@ from service.bundle.tasks import softmax
 from service.routes.classify import ClassifyResponse
 from tests.running import serving
 from tests.tagging_shop import TAGS, TagShop, open_tag_shop
-from tests.workshop import command
+from tests.workshop import bilstm, command
 
 TEXTS = ("", "Anna Lund lives in Port-au-Prince.", "nobody came .", "Emre O'Hara, of the U.N. Plaza , met Özdemir 😀")
 LAYER = HiddenStates(layer=1, pooling=Pooled.FIRST)
@@ -64,7 +64,7 @@ def teacher(taught: Path) -> TaggingTeacher:
 
 @pytest.fixture(scope="module")
 def adopted(shop: TagShop, taught: Path) -> Path:
-    return adopt(str(taught), "toy-ner", 1, str(shop.dev), Columns(), shop.folder / "models", "a test")
+    return adopt(str(taught), Called("toy-ner"), str(shop.dev), Columns(), shop.folder / "models", "a test")
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def bundle(shop: TagShop, recipe: DistillRecipe) -> Path:
 def student(shop: TagShop, recipe: DistillRecipe, teacher: TaggingTeacher, bundle: Path) -> BiLSTMTagger:
     """The network out of which the bundle was made."""
     texts = collect(recipe.data.read(), recipe.transfer, "", recipe.seed)
-    vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
+    vocabulary = vocabulary_of(bilstm(recipe), teacher.tokenizer, texts.strings)
     labels = len(recipe.data.labels)
-    found = new_student(recipe.student, recipe.data.form, labels, vocabulary, teacher, recipe.seed)
+    found = new_student(bilstm(recipe), recipe.data.form, labels, vocabulary, teacher, recipe.seed)
     assert isinstance(found, BiLSTMTagger)
     (best,) = (shop.folder / "work").glob("students/*/*/best.safetensors")
     load_model(found, str(best))
@@ -156,8 +156,8 @@ def transfer_set(recipe: DistillRecipe, teacher: TaggingTeacher, cache: Path, st
 
     texts = collect(recipe.data.read(), recipe.transfer, "[MASK]", recipe.seed)
     signals = label(teacher, texts.groups, LAYER, cache)
-    recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update={"max_tokens": student_tokens})})
-    vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts.strings)
+    recipe = recipe.model_copy(update={"student": bilstm(recipe).model_copy(update={"max_tokens": student_tokens})})
+    vocabulary = vocabulary_of(bilstm(recipe), teacher.tokenizer, texts.strings)
     return encode(student_encoder(recipe, vocabulary), texts, signals, recipe.data, vocabulary.pad_id)
 
 
@@ -291,7 +291,9 @@ def test_a_graph_that_is_there_already_is_adopted(shop: TagShop, taught: Path, a
     folder = Path(shutil.copytree(taught, tmp_path / "onnx"))
     (folder / "model.safetensors").unlink()
     shutil.copy(adopted / "model.onnx", folder)
-    manifest = read_manifest(adopt(str(folder), "graph", 1, str(shop.dev), Columns(), tmp_path / "models", "a test"))
+    manifest = read_manifest(
+        adopt(str(folder), Called("graph"), str(shop.dev), Columns(), tmp_path / "models", "a test")
+    )
     assert manifest.task is Task.TAGGING
     assert measured(manifest, "teacher, exact")["entity F1"] > 0.8
 

@@ -23,7 +23,7 @@ from export.student_graphs import WRITERS, int8_rows, student_graph
 from export.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape
 from export.to_onnx import LARGE, fast_graph, teacher_graph
 from service.bundle.encoder import Feeds
-from service.bundle.manifest import INPUTS, OUTPUT, TEACHER_INPUTS, Role
+from service.bundle.manifest import INPUTS, OUTPUT, TRANSFORMER_INPUTS, Network
 from service.bundle.runtime import OpenGraph, open_graph
 
 SHAPE = Shape(vocabulary=50, embedding=12, hidden=9, dense=8, labels=3)
@@ -181,7 +181,7 @@ def test_the_fast_graph_is_near_the_exact_one_and_smaller(name: str) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_graphs_name_their_inputs_and_output_as_the_format_says(name: str) -> None:
     exact = student_graph(STUDENT[name])
-    inputs = INPUTS[Role.STUDENT, STUDENT[name].inputs]
+    inputs = INPUTS[Network.RECURRENT, STUDENT[name].inputs]
     for content in (exact, fast_graph(exact)):
         graph = onnx.load_from_string(content).graph
         assert tuple(node.name for node in graph.input) == inputs
@@ -261,13 +261,17 @@ def test_the_teachers_large_matrices_are_int8_and_small_ones_are_not(bert_graph:
     assert min(sizes[TensorProto.INT8]) >= LARGE
     assert max(size for size in sizes[TensorProto.FLOAT] if size) < LARGE
     assert len(sizes[TensorProto.INT8]) == 14  # the words, six matrices a layer, the pooler
-    open_graph(bert_graph).check(TEACHER_INPUTS, 3)
+    open_graph(bert_graph).check(TRANSFORMER_INPUTS, 3)
+
+
+def test_a_graph_tells_nothing_of_the_machine_that_made_it(bert_graph: bytes) -> None:
+    assert b".py" not in bert_graph  # the exporter notes its stack at each node
 
 
 def test_a_teacher_without_token_types_takes_the_same_inputs() -> None:
     config = DistilBertConfig(vocab_size=30, dim=8, n_layers=1, n_heads=2, hidden_dim=8, max_position_embeddings=20)
     graph = open_graph(teacher_graph(DistilBertForSequenceClassification(config)))
-    graph.check(TEACHER_INPUTS, 2)
+    graph.check(TRANSFORMER_INPUTS, 2)
     together = graph.run(teacher_feeds([[1, 2, 3], [4]]))
     np.testing.assert_allclose(together[1:], graph.run(teacher_feeds([[4]])), atol=1e-5, rtol=0)
 

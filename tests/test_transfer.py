@@ -22,7 +22,7 @@ from export.teacher import Teacher
 from export.transfer import SHARD, Tokens, TransferSet, TransferTexts, collect, encode, label, length_batches
 from export.vocabulary import student_vocabulary
 from service.bundle.encoder import Text
-from service.bundle.manifest import Role
+from service.bundle.manifest import Network
 from tests.workshop import Shop, sentences
 
 MASK = "[MASK]"
@@ -164,7 +164,7 @@ def test_what_a_killed_run_left_half_written_is_not_read(teacher: CountingTeache
 def test_a_text_without_tokens_becomes_one_pad_token(shop: Shop, teacher: CountingTeacher) -> None:
     group = ("", "the film", "\u200b", "the cast is good")
     vocabulary = student_vocabulary(teacher.tokenizer, group, prune=True)
-    encoder = encoder_of(vocabulary.tokenizer_json, Reads(Role.STUDENT), 3, vocabulary.pad_id)
+    encoder = encoder_of(vocabulary.tokenizer_json, Reads(Network.RECURRENT), 3, vocabulary.pad_id)
     signals, data = Signals(np.zeros((4, 2), np.float32)), shop.teach_recipe().data
     found = encode(encoder, TransferTexts((group,), (0, 1, None, 0)), signals, data, vocabulary.pad_id)
     assert found.lengths.tolist() == [1, 2, 1, 3]

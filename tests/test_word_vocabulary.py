@@ -19,7 +19,7 @@ from export.publish import Reads, encoder_of
 from export.sections import Student
 from export.vocabulary import Vocabulary, vocabulary_of, word_vocabulary
 from service.bundle.encoder import Encoder
-from service.bundle.manifest import Role
+from service.bundle.manifest import Network
 from tests.workshop import Shop, sentences
 
 TEXTS = (
@@ -46,7 +46,7 @@ def words(teacher: PreTrainedTokenizerFast) -> Vocabulary:
 
 
 def encoder(vocabulary: Vocabulary, max_tokens: int = 64) -> Encoder:
-    return encoder_of(vocabulary.tokenizer_json, Reads(Role.STUDENT), max_tokens, vocabulary.pad_id)
+    return encoder_of(vocabulary.tokenizer_json, Reads(Network.RECURRENT), max_tokens, vocabulary.pad_id)
 
 
 def parted(teacher: PreTrainedTokenizerFast, text: str) -> list[str]:

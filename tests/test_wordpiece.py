@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from service.bundle import wordpiece
 from service.bundle.encoder import Encoder
 from service.bundle.errors import TextTooLong
-from service.bundle.manifest import TEACHER_INPUTS
+from service.bundle.manifest import TRANSFORMER_INPUTS
 from service.bundle.wordpiece import LONGEST_WORD, Alphabet, Dictionary, Frame, PlainWords, plain_words
 from tests import toy_tokenizers
 from tests.prove.wordpiece import Source, ascii_words, compare, prove, texts_of
@@ -120,7 +120,7 @@ def test_a_word_that_the_tokenizer_fails_on_is_left_to_it() -> None:
 @given(batch=st.lists(texts, min_size=1, max_size=12))
 def test_an_encoder_answers_as_the_tokenizer_whatever_is_plain_in_a_list(batch: list[str]) -> None:
     tokenizer = KNOWN["a frame"]
-    encoder = Encoder(tokenizer, inputs=TEACHER_INPUTS, max_tokens=12, pad_id=0)
+    encoder = Encoder(tokenizer, inputs=TRANSFORMER_INPUTS, max_tokens=12, pad_id=0)
     expected = [tokenizer.encode(text) for text in batch]
     assert encoder.encode(batch) == [encoding.ids for encoding in expected]
     too_long = [place for place, encoding in enumerate(expected) if encoding.overflowing]

@@ -16,14 +16,15 @@ from service.bundle.encoder import Encoder, Text
 from service.bundle.manifest import (
     INPUTS,
     OUTPUT,
+    RECURRENT_INPUTS,
     SIAMESE_INPUTS,
-    STUDENT_INPUTS,
-    TEACHER_INPUTS,
     TOKENIZER_FILE,
+    TRANSFORMER_INPUTS,
     Graph,
     Lineage,
     Manifest,
     Measured,
+    Network,
     Precision,
     Proof,
     Role,
@@ -31,6 +32,9 @@ from service.bundle.manifest import (
 )
 from service.bundle.runtime import open_graph
 from service.bundle.store import digests, write_bundle
+
+NETWORK = {Role.STUDENT: Network.RECURRENT, Role.TEACHER: Network.TRANSFORMER}
+"""What toys of a role are."""
 
 LABELS = ("bad", 'so "so"', "gut ✓")
 TAGS = ("O", "B-PER", "I-PER", 'B-"so"', 'I-"so"')
@@ -68,7 +72,7 @@ def student_graph(seed: int = 1, *, width: int = len(LABELS), minds_lengths: boo
     rng = np.random.default_rng(seed)
     weights = _lstm_weights(rng) | _head_weights(rng, 2 * HIDDEN, width)
     nodes = [*_tower_nodes("input_ids", "lengths", "pooled", minds_lengths=minds_lengths), *_head_nodes("Relu")]
-    return _serialise(nodes, weights, {name: _SHAPES[name] for name in STUDENT_INPUTS}, width)
+    return _serialise(nodes, weights, {name: _SHAPES[name] for name in RECURRENT_INPUTS}, width)
 
 
 def tagger_graph(seed: int = 22, *, width: int = len(TAGS), minds_lengths: bool = True) -> bytes:
@@ -82,7 +86,7 @@ def tagger_graph(seed: int = 22, *, width: int = len(TAGS), minds_lengths: bool 
         helper.make_node("Reshape", ["by_row", "side_by_side"], ["pooled"]),  # -> (B, T, 2H)
         *_head_nodes("Relu", of_pieces=True),
     ]
-    return _serialise(nodes, weights, {name: _SHAPES[name] for name in STUDENT_INPUTS}, width, of_pieces=True)
+    return _serialise(nodes, weights, {name: _SHAPES[name] for name in RECURRENT_INPUTS}, width, of_pieces=True)
 
 
 def siamese_graph(seed: int = 3, *, width: int = len(LABELS)) -> bytes:
@@ -121,7 +125,7 @@ def teacher_graph(seed: int = 2, *, width: int = len(LABELS), of_pieces: bool = 
         *([helper.make_node("Add", ["embedded", "mean"], ["pooled"])] if of_pieces else []),  # -> (B, T, E)
         *_head_nodes("Tanh", of_pieces=of_pieces),
     ]
-    shapes: dict[str, tuple[str, ...]] = dict.fromkeys(TEACHER_INPUTS, ("B", "T"))
+    shapes: dict[str, tuple[str, ...]] = dict.fromkeys(TRANSFORMER_INPUTS, ("B", "T"))
     return _serialise(nodes, weights, shapes, width, of_pieces=of_pieces)
 
 
@@ -178,7 +182,7 @@ def draft(
         task=task,
         labels=tuple(labels),
         texts=reader.texts,
-        inputs=INPUTS[role, reader.texts],
+        inputs=INPUTS[NETWORK[role], reader.texts],
         max_tokens=MAX_TOKENS,
         pad_id=VOCABULARY["[PAD]"],
         graphs={
@@ -239,7 +243,7 @@ def encoder(
     texts = 2 if pairs else 1
     return Encoder(
         Tokenizer.from_str(content.decode()),
-        inputs=INPUTS[role, texts],
+        inputs=INPUTS[NETWORK[role], texts],
         max_tokens=max_tokens,
         pad_id=VOCABULARY["[PAD]"],
         texts=texts,

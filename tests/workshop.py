@@ -24,6 +24,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from export.__main__ import main
 from export.pipeline import Places
 from export.recipe import DistillRecipe, TeachRecipe
+from export.sections import Student
 
 LABELS = ("negative", "positive")
 SUBJECTS = ("the film", "this story", "her voice", "the cast", "a quiet scene", "our evening")
@@ -69,6 +70,12 @@ class Shop:
             "training": loop | {"bf16": False, "average": 0.8},
         }
         return DistillRecipe.model_validate(recipe | changes)
+
+
+def bilstm(recipe: DistillRecipe) -> Student:
+    """Of a recipe whose student is one."""
+    assert isinstance(recipe.student, Student)
+    return recipe.student
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ TOKENIZER_FILE = "tokenizer.json"
 UNTRAINED = "random weights, for timing only"
 """The method of a lineage whose model never learned anything: how long it takes means something, its answers don't."""
 
-STUDENT_INPUTS = ("input_ids", "lengths")
+RECURRENT_INPUTS = ("input_ids", "lengths")
 SIAMESE_INPUTS = ("input_ids", "lengths", "pair_ids", "pair_lengths")
-TEACHER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TRANSFORMER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -43,6 +43,13 @@ class Role(StrEnum):
     TEACHER = "teacher"
 
 
+class Network(StrEnum):
+    """What reads the tokens; it decides what a graph takes."""
+
+    RECURRENT = "recurrent"  # is told how long each row is, and reads the texts of a pair each by itself
+    TRANSFORMER = "transformer"  # is told by a mask, and reads a pair in one sequence, told apart by token types
+
+
 class Task(StrEnum):
     """What the logits mean; `tasks.TASKS` has the arithmetic."""
 
@@ -62,13 +69,16 @@ class Precision(StrEnum):
 
 INPUTS = MappingProxyType(
     {
-        (Role.STUDENT, 1): STUDENT_INPUTS,
-        (Role.STUDENT, 2): SIAMESE_INPUTS,
-        (Role.TEACHER, 1): TEACHER_INPUTS,
-        (Role.TEACHER, 2): TEACHER_INPUTS,  # both texts in one sequence; the token types tell them apart
+        (Network.RECURRENT, 1): RECURRENT_INPUTS,
+        (Network.RECURRENT, 2): SIAMESE_INPUTS,
+        (Network.TRANSFORMER, 1): TRANSFORMER_INPUTS,
+        (Network.TRANSFORMER, 2): TRANSFORMER_INPUTS,
     }
 )
-"""Role and texts in a row -> what the graph takes."""
+"""Network and texts in a row -> what the graph takes."""
+
+NETWORKS = MappingProxyType({Role.STUDENT: tuple(Network), Role.TEACHER: (Network.TRANSFORMER,)})
+"""Role -> what its bundles may be."""
 
 FEWEST_LABELS = MappingProxyType(
     {Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1, Task.TAGGING: 2, Task.EMBEDDING: 1}
@@ -202,7 +212,8 @@ class Manifest(_Declared):
         return self
 
     def _of_the_model(self) -> list[str]:
-        wanted, fewest = INPUTS[self.role, self.texts], FEWEST_LABELS[self.task]
+        taken = [INPUTS[network, self.texts] for network in NETWORKS[self.role]]
+        wanted, fewest = ", or ".join(map(", ".join, taken)), FEWEST_LABELS[self.task]
         rules = {
             f"format must be {FORMAT}": self.format == FORMAT,
             "labels must differ from each other": len(set(self.labels)) == len(self.labels),
@@ -211,7 +222,7 @@ class Manifest(_Declared):
             <= self.graphs.keys(),
             "only a student's single label can be calibrated": not self.calibration
             or (self.role is Role.STUDENT and self.task is Task.SINGLE_LABEL),
-            f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {', '.join(wanted)}": self.inputs == wanted,
+            f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {wanted}": self.inputs in taken,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
             f"{self.task} must be of single texts": self.task not in _OF_SINGLE_TEXTS or self.texts == 1,
             f"labels of a tagging task must be {OUTSIDE} and names, or {OUTSIDE}, {BEGIN}names and {INSIDE}names": (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import SIAMESE_INPUTS, STUDENT_INPUTS, TEACHER_INPUTS
+from service.bundle.manifest import RECURRENT_INPUTS, SIAMESE_INPUTS, TRANSFORMER_INPUTS
 
 Ids = NDArray[np.int64]
 Feeds = dict[str, Ids]
@@ -131,9 +131,9 @@ def _mask(ids: Ids, lengths: Ids) -> Ids:
 
 COLLATORS: MappingProxyType[tuple[tuple[str, ...], int], Callable[[Padding, Sequence[Any]], Feeds]] = MappingProxyType(
     {
-        (STUDENT_INPUTS, 1): _student,
-        (TEACHER_INPUTS, 1): _teacher,
-        (TEACHER_INPUTS, 2): _teacher_of_pairs,
+        (RECURRENT_INPUTS, 1): _student,
+        (TRANSFORMER_INPUTS, 1): _teacher,
+        (TRANSFORMER_INPUTS, 2): _teacher_of_pairs,
         (SIAMESE_INPUTS, 2): _siamese,
     }
 )
