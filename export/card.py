@@ -22,6 +22,7 @@ TASKS = {
     Task.REGRESSION: "regression",
     Task.TAGGING: "token classification",
     Task.EMBEDDING: "vectors of sentences",
+    Task.ANSWERING: "question answering from a text",
 }
 
 

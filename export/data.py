@@ -8,7 +8,7 @@ from export import splits
 from export.datasets import Columns, Dataset, Example, Names, read_labelled
 from export.sections import Positive, Probability, Section, Seed
 from export.students import Form
-from service.bundle.manifest import FEWEST_LABELS, Label, Task, are_tags
+from service.bundle.manifest import EDGES, FEWEST_LABELS, Label, Task, are_tags
 
 LONGEST_LIST = 400  # characters, for a line of a manifest
 Sources = str | tuple[str, ...]
@@ -52,6 +52,8 @@ class Data(Section):
             raise ValueError(f"per_label: a row of a {self.task} task has not one label; set rows instead")
         if self.per_label is not None and self.rows is not None:
             raise ValueError("set per_label or rows, not both")
+        if self.task is Task.ANSWERING and (self.pair is None or self.labels != EDGES):
+            raise ValueError('question-answering: name the column of the text as pair, and labels = ["start", "end"]')
         if self.task is not Task.TAGGING and (self.relabel or self.repair):
             raise ValueError(f"relabel and repair are of tags; the task is {self.task}")
         if self.metric is not None:
@@ -78,6 +80,8 @@ class Data(Section):
         """What a row is."""
         if self.task is Task.TAGGING:
             return Form.PIECES
+        if self.task is Task.ANSWERING:
+            return Form.PASSAGE
         return Form.TEXT if self.pair is None else Form.PAIR
 
     def read(self) -> Dataset:

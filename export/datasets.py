@@ -1,8 +1,9 @@
 """Labelled examples and bare texts, streamed from files and from the Hugging Face hub.
 
-A *source* is a string: the path of a file (`.tsv`, `.csv`, `.jsonl`, `.conll` or `.txt`, each plain or `.gz`), or a
-hub data set, `hub:stanfordnlp/sst2?split=train` (`&config=…` for data sets that have several; a local folder works as a
-name too), or the `.db` in which a service has captured texts (see `export.captured`), which has no labels.
+A *source* is a string: the path of a file (`.tsv`, `.csv`, `.jsonl`, `.conll`, SQuAD's `.json` or `.txt`, each plain or
+`.gz`), or a hub data set, `hub:stanfordnlp/sst2?split=train` (`&config=…` for data sets that have several; a local
+folder works as a name too), or the `.db` in which a service has captured texts (see `export.captured`), which has no
+labels.
 This module knows nothing of models, tokenisers or training.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from export.answers import Answers, read_answers
 from export.errors import DataError
 from export.records import CONLL, Record, read_records
 from export.tags import BadTag, Spelling, Words, tagged
@@ -23,8 +25,9 @@ from service.bundle.manifest import Task
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 
-Label = int | tuple[int, ...] | tuple[float, ...] | Words
-"""What a row is labelled with: the index of its label, the indices of all that hold, its numbers, its words' tags."""
+Label = int | tuple[int, ...] | tuple[float, ...] | Words | Answers
+"""What a row is labelled with: the index of its label, the indices of all that hold, its numbers, its words' tags, the
+answers to its question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Cells(NamedTuple):
     label: object
     text: object
     columns: Columns
+    pair: object = None  # the second text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ def read_examples(source: str, names: Names, columns: Columns) -> Iterator[Examp
     read = CELLS[names.task]
     for line, record in _records(source, (*columns.texts, columns.label)):
         try:
-            label = read(Cells(record[columns.label], record[columns.text], columns), names)
+            second = None if columns.pair is None else record[columns.pair]
+            label = read(Cells(record[columns.label], record[columns.text], columns, second), names)
         except BadTag as error:
             conll = CONLL in Path(source).suffixes  # whose words have a line each
             raise DataError.at(source, line + error.word * conll, f"{'' if conll else error.where}{error}") from None
@@ -156,6 +161,10 @@ def _words(cells: Cells, names: Names) -> Label:
     return tagged(cells.text, cells.label, Spelling(names.labels, cells.columns.relabel, cells.columns.repair))
 
 
+def _answers(cells: Cells, _names: Names) -> Label:
+    return read_answers(cells.label, cells.pair)
+
+
 def _parts(cell: object) -> list[object]:
     """Of a list, or of what stands between commas; an empty cell has none."""
     if isinstance(cell, list | tuple):
@@ -169,6 +178,7 @@ CELLS: Mapping[Task, Callable[[Cells, Names], Label]] = MappingProxyType(
         Task.MULTI_LABEL: _several_labels,
         Task.REGRESSION: _numbers,
         Task.TAGGING: _words,
+        Task.ANSWERING: _answers,
     }
 )
 """Task -> (a row's cells, the labels) -> its label; a ValueError says what is wrong with the cell."""

@@ -8,16 +8,17 @@ from typing import TypeVar
 import numpy as np
 
 from export.alignment import first_pieces, places_of, word_logits
+from export.answers import Answers, nearness
 from export.cascade import Answered
 from export.datasets import Columns, Example, Names, held_out, read_pairs
 from export.errors import ModelError, OptionError
 from export.metrics import METRICS, Found, Labels, Logits, Targets, count_rows, decisions
 from export.pair import name_of, teacher_columns
 from export.tags import Words
-from export.tasks import targets_of, words_of
+from export.tasks import Marks, marks_of, targets_of, words_of
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Manifest, Precision, Task
-from service.bundle.rows import Spanned
+from service.bundle.rows import Passage, Spanned
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.spans import Tag, entities
 from service.bundle.tasks import softmax, unit
@@ -71,10 +72,15 @@ def report(
     return Report(count_rows(task, targets), values, beside)
 
 
-def asked(logits: Logits, rows: Sequence[Row], words: Sequence[Words] | None, labels: Sequence[str]) -> Logits:
-    """What is measured of a model's answers for its rows: all of them, or, where words have tags, one for each word."""
-    if words is None:
+def asked(logits: Logits, rows: Sequence[Row], marks: Marks | None, labels: Sequence[str]) -> Logits:
+    """What is measured of a model's answers for its rows: all of them; where words have tags, one for each word; where
+    questions have answers, how near the best one comes to each (N, 2)."""
+    if not marks:
         return logits
+    if isinstance(marks[0], Answers):
+        answers = [each for each in marks if isinstance(each, Answers)]
+        return nearness(logits, [row for row in rows if isinstance(row, Passage)], answers)
+    words = [each for each in marks if isinstance(each, Words)]
     return word_logits(logits, first_pieces([row for row in rows if isinstance(row, Spanned)], words), labels)
 
 
@@ -127,7 +133,7 @@ def _likeness(bundle: OpenBundle, source: str, columns: Columns) -> Report:
 def _answers(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
     """(N, L), or of words (W, L)."""
     rows = bundle.encoder.encode([example.text for example in examples])
-    return asked(run_by_length(bundle.run, rows), rows, words_of(examples), bundle.manifest.labels)
+    return asked(run_by_length(bundle.run, rows), rows, marks_of(examples), bundle.manifest.labels)
 
 
 def f1_by_characters(bundle: OpenBundle, examples: Sequence[Example]) -> float:

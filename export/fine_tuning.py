@@ -34,7 +34,7 @@ from export.device import default_device, quick_at_bfloat16
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.metrics import METRICS
-from export.pretrained import check_limit, load_network, load_tokenizer
+from export.pretrained import RECIPE, check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.recipe import TeachRecipe, as_toml
 from export.sections import Adaptation, Loop
@@ -43,7 +43,7 @@ from export.tasks import LEARNING
 from export.teacher import tokenized
 
 AVERAGE = "average.pt"
-RECIPE, SCORE = "recipe.toml", "dev.json"
+SCORE = "dev.json"
 
 
 class MaskedLanguageTrainer(Trainer):

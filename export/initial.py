@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from export import inherit
 from export.data import Data
@@ -15,9 +15,10 @@ from export.errors import RecipeError
 from export.pretrained import check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.sections import AnyStudent, Student, TransformerStudent
-from export.students import STUDENTS, Form, Recurrent, Shape, Transformer, count_parameters
+from export.students import STUDENTS, Form, Recurrent, Shape, Transformer, TransformerReader, count_parameters
 from export.tasks import LEARNING
 from export.vocabulary import Vocabulary, vocabulary_of
+from service.bundle.manifest import Task
 
 
 class Embedded(Protocol):
@@ -53,8 +54,9 @@ def _transformer(wanted: TransformerStudent, data: Data, seed: int) -> Untrained
     tokenizer = load_tokenizer(wanted.begins)
     names = dict(enumerate(data.labels))
     torch.manual_seed(seed)
+    answers = data.task is Task.ANSWERING
     model = load_network(
-        AutoModelForSequenceClassification,
+        AutoModelForQuestionAnswering if answers else AutoModelForSequenceClassification,
         wanted.begins,
         num_labels=len(names),
         problem_type=LEARNING[data.task].problem_type,
@@ -63,7 +65,7 @@ def _transformer(wanted: TransformerStudent, data: Data, seed: int) -> Untrained
     )
     check_limit(model.config, wanted.begins, wanted.max_tokens)
     typed = "token_type_ids" in tokenizer.model_input_names
-    student = Transformer(model, tokenizer.sep_token_id if typed else None)
+    student = (TransformerReader if answers else Transformer)(model, tokenizer.sep_token_id if typed else None)
     vocabulary = Vocabulary.whole(tokenizer)
     _tell(student, f"{len(vocabulary):,} pieces")
     return Untrained(student, vocabulary)

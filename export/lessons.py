@@ -1,16 +1,19 @@
 """What the Trainer is given of a task: rows with labels, how they become a batch, and who judges it on dev.
 
-A row is a text or a pair; a tagger's tokens have a label each (see `export.alignment`). This module knows nothing of
+A row is a text or a pair; a tagger's tokens have a label each (see `export.alignment`), and two tokens of a question's
+text are where its answer starts and ends (see `export.answers`). This module knows nothing of
 the loop.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import (
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BatchEncoding,
@@ -21,14 +24,15 @@ from transformers import (
 )
 
 from export.alignment import first_pieces, going_on, piece_tags, word_logits
+from export.answers import edges, nearness
 from export.datasets import Dataset, Example
 from export.metrics import selecting
 from export.recipe import TeachRecipe
-from export.tasks import targets_of, words_of
-from export.teacher import reader, tokenized
+from export.tasks import answers_of, targets_of, words_of
+from export.teacher import passages, reader, tokenized
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Task
-from service.bundle.rows import Spanned
+from service.bundle.rows import Passage, Spanned
 
 DEV = "dev"
 """What the Trainer calls the metric that selects."""
@@ -65,8 +69,7 @@ class Lesson:
 def lesson(tokenizer: PreTrainedTokenizerFast, data: Dataset, recipe: TeachRecipe) -> Lesson:
     """The rows of both splits, those of dev by length: neighbours of one length need little padding."""
     dev = sorted(data.dev, key=lambda example: _chars(example.text))
-    make = _of_pieces if recipe.data.task is Task.TAGGING else _of_rows
-    return make(tokenizer, data.train, dev, recipe)
+    return _MAKERS.get(recipe.data.task, _of_rows)(tokenizer, data.train, dev, recipe)
 
 
 def _of_rows(
@@ -93,7 +96,7 @@ def _of_pieces(
     on = going_on(labels)
     targets = targets_of(dev, Task.TAGGING, len(labels))
     words = words_of(dev) or ()
-    encoder = reader(tokenizer, recipe.teacher.max_tokens, tagging=True)
+    encoder = reader(tokenizer, recipe.teacher.max_tokens, of_pieces=True)
 
     def rows_of(examples: Sequence[Example]) -> list[Spanned]:
         rows: Sequence[Row] = encoder.encode([example.text for example in examples])
@@ -114,6 +117,45 @@ def _of_pieces(
 
     network, collator = AutoModelForTokenClassification, DataCollatorForTokenClassification(tokenizer)
     return Lesson(network, encoded(train, rows_of(train)), encoded(dev, rows), collator, judge)
+
+
+def _of_passages(
+    tokenizer: PreTrainedTokenizerFast, train: Sequence[Example], dev: Sequence[Example], recipe: TeachRecipe
+) -> Lesson:
+    """Of a long text each part is a row, which has the answer or says that it has not."""
+    metric = selecting(Task.ANSWERING, recipe.data.metric)
+    encoder = reader(tokenizer, recipe.teacher.max_tokens, 2, of_pieces=True)
+
+    def rows_of(examples: Sequence[Example]) -> list[Passage]:
+        return passages(encoder.encode([example.text for example in examples]))
+
+    def encoded(examples: Sequence[Example], rows: Sequence[Passage]) -> Encoded:
+        wanted = answers_of(examples)
+        starts, ends = zip(*(edges(row, wanted[row.number]) for row in rows), strict=True)
+        return Encoded(
+            BatchEncoding(
+                {
+                    "input_ids": [row.ids for row in rows],
+                    "attention_mask": [[1] * len(row) for row in rows],
+                    "token_type_ids": [row.types for row in rows],
+                    "start_positions": list(starts),
+                    "end_positions": list(ends),
+                }
+            )
+        )
+
+    rows, wanted = rows_of(dev), answers_of(dev)
+
+    def judge(prediction: EvalPrediction) -> dict[str, float]:
+        starts, ends = (np.asarray(side) for side in prediction.predictions)  # (N, T) each
+        own = [np.stack([starts[i, : len(row)], ends[i, : len(row)]], axis=1) for i, row in enumerate(rows)]
+        return {DEV: metric(nearness(np.concatenate(own), rows, wanted), targets_of(dev, Task.ANSWERING, 2))}
+
+    network, collator = AutoModelForQuestionAnswering, DataCollatorWithPadding(tokenizer)
+    return Lesson(network, encoded(train, rows_of(train)), encoded(dev, rows), collator, judge)
+
+
+_MAKERS = MappingProxyType({Task.TAGGING: _of_pieces, Task.ANSWERING: _of_passages})
 
 
 def _chars(text: Text) -> int:

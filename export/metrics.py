@@ -1,6 +1,7 @@
 """How good are logits? Pure functions (logits, targets) -> value, by task. Nothing here knows models or files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -109,7 +110,7 @@ def decisions(task: Task, logits: Logits) -> Labels:
     match task:
         case Task.MULTI_LABEL:
             return (logits >= 0).astype(np.int64)
-        case Task.REGRESSION | Task.EMBEDDING:
+        case Task.REGRESSION | Task.EMBEDDING | Task.ANSWERING:
             return np.empty((len(logits), 0), dtype=np.int64)
         case _:
             return np.asarray(logits.argmax(axis=1, keepdims=True))
@@ -121,6 +122,11 @@ def _of_best(metric: Callable[[Labels, Labels], float]) -> Metric:
 
 def _of_each(metric: Callable[[Labels, Labels], float]) -> Metric:
     return lambda logits, targets, _labels=(): metric(decisions(Task.MULTI_LABEL, logits), targets.astype(np.int64))
+
+
+def _mean(column: int, nearness: Logits, _targets: Targets, _labels: Sequence[str] = ()) -> float:
+    """Of questions, (N, 2): see `export.answers.nearness`."""
+    return float(nearness[:, column].mean())
 
 
 def _by_column(correlation: Callable[..., object], numbers: Logits, wanted: Targets) -> float:
@@ -145,6 +151,7 @@ METRICS: Mapping[Task, Mapping[str, Metric]] = MappingProxyType(
             "precision": _of_entities(lambda found: found.precision),
             "recall": _of_entities(lambda found: found.recall),
         },
+        Task.ANSWERING: {"F1": partial(_mean, 1), "exact match": partial(_mean, 0)},
     }
 )
 """Task -> name -> metric; the first one selects on dev."""

@@ -29,8 +29,7 @@ from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
 from export.sections import HiddenStates, Section, Student
 from export.signals import Output, hidden_parts
-from export.tags import Words
-from export.tasks import targets_of, words_of
+from export.tasks import Marks, marks_of, targets_of
 from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import graphs_of, teacher_graph
@@ -109,7 +108,7 @@ def adopt(folder: str, called: Called, dev: Sources, columns: Columns, models: P
         graphs={Precision.EXACT: ready.graph},
         lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    reference = Reference(listed(dev), rows.texts, rows.targets, torch_logits, None, words=rows.words)
+    reference = Reference(listed(dev), rows.texts, rows.targets, torch_logits, None, marks=rows.marks)
     return publish(trained, reference, models, command)
 
 
@@ -118,7 +117,7 @@ class _Rows(NamedTuple):
 
     texts: list[Text]
     targets: Targets | None
-    words: Sequence[Words] | None
+    marks: Marks | None
 
 
 def _rows_of(dev: Sources, names: Names, columns: Columns) -> _Rows:
@@ -128,7 +127,7 @@ def _rows_of(dev: Sources, names: Names, columns: Columns) -> _Rows:
     if first is not None and columns.label in first[1]:
         examples = read_all(dev, names, columns)
         targets = targets_of(examples, names.task, len(names.labels))
-        return _Rows([example.text for example in examples], targets, words_of(examples))
+        return _Rows([example.text for example in examples], targets, marks_of(examples))
     texts = [text for source in sources for text in read_pairs(source, columns.texts)]
     if not texts:
         raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
@@ -204,12 +203,12 @@ class Dev:
     rows: Sequence[Row]
     tokens: tuple[Tokens, ...]  # of each text of a row
     targets: Targets  # (N,), (N, L), or of words (W, 2)
-    words: tuple[Words, ...] | None  # of texts with tags
+    marks: Marks | None  # of texts with tags, or with answers
     metric: str | None = None  # selects; the task's first if none is named
 
     def asked(self, logits: Logits) -> Logits:
         """What is measured of the student's answers."""
-        return asked(logits, self.rows, self.words, self.labels)
+        return asked(logits, self.rows, self.marks, self.labels)
 
 
 def encode_dev(encoder: Encoder, data: Dataset, described: Data, pad_id: int) -> Dev:
@@ -218,7 +217,7 @@ def encode_dev(encoder: Encoder, data: Dataset, described: Data, pad_id: int) ->
     rows: Sequence[Row] = encoder.encode(texts)
     targets = targets_of(data.dev, described.task, len(data.labels))
     tokens = tokens_of(rows, pad_id)
-    return Dev(described.task, data.labels, texts, rows, tokens, targets, words_of(data.dev), described.metric)
+    return Dev(described.task, data.labels, texts, rows, tokens, targets, marks_of(data.dev), described.metric)
 
 
 def judge_on(dev: Dev) -> Judge:
@@ -241,8 +240,8 @@ def torch_logits(student: nn.Module, dev: Dev) -> Logits:
         output: Output = student(*(torch.from_numpy(part).to(device) for part in blocks))
         own = np.split(output.logits.float().cpu().numpy(), len(places))  # a row's (1, L), a tagger's (T, L)
         found.update(zip(places, own, strict=True))
-    if dev.words is None:
-        return np.concatenate([found[i] for i in range(len(dev.texts))])
+    if dev.marks is None:
+        return np.concatenate([found[i] for i in range(len(dev.rows))])
     return np.concatenate([found[i][: len(row)] for i, row in enumerate(dev.rows)])  # an empty row has a pad token
 
 
@@ -272,10 +271,10 @@ def _publish_student(
         ),
     )
     beside, logits = teacher.exact_logits(dev.texts), torch_logits(student, dev)
-    if dev.words is not None:
-        beside = asked(beside, teacher.read(dev.texts), dev.words, dev.labels)
+    if dev.marks is not None:
+        beside = asked(beside, teacher.read(dev.texts), dev.marks, dev.labels)
     console.log(f"student on dev: {report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels)}")
-    reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.words)
+    reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.marks)
     return publish(trained, reference, places.models, command)
 
 

@@ -4,7 +4,9 @@ Whatever can't be loaded is a ModelError of one line. This module knows nothing 
 """
 
 import json
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from export.errors import ModelError, first_line
-from service.bundle.manifest import Task
+from service.bundle.manifest import EDGES, Task
+
+RECIPE = "recipe.toml"
+"""What `teach` writes beside a model."""
 
 SHORT = 128
 """Tokens that a teacher reads unless told otherwise: its users' texts are short."""
@@ -59,9 +64,19 @@ def _no_bar(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, A
     return bar(*args, **(options | {"disable": True}))
 
 
-def readable(config: Any) -> int:
-    """So many tokens, or SHORT where it could read more."""
-    return min(SHORT, int(getattr(config, "max_position_embeddings", SHORT)))
+def readable(config: Any, source: str) -> int:
+    """So many tokens as it was taught with; of one that we have not taught SHORT, where it could read more."""
+    taught = _taught_tokens(Path(source, RECIPE))
+    return taught or min(SHORT, int(getattr(config, "max_position_embeddings", SHORT)))
+
+
+def _taught_tokens(recipe: Path) -> int | None:
+    if not recipe.is_file():
+        return None
+    try:
+        return int(tomllib.loads(recipe.read_text(encoding="utf-8"))["teacher"]["max_tokens"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+        return None  # somebody else's file
 
 
 def check_limit(config: Any, source: str, max_tokens: int) -> None:
@@ -73,6 +88,8 @@ def check_limit(config: Any, source: str, max_tokens: int) -> None:
 
 def labels_of(config: Any) -> tuple[str, ...]:
     """The labels in the order of the logits."""
+    if task_of(config) is Task.ANSWERING:
+        return EDGES
     names: dict[int, str] = config.id2label
     return tuple(names[i] for i in sorted(names))
 
@@ -81,6 +98,8 @@ def task_of(config: Any) -> Task:
     """What a classifier's logits mean, as transformers' own pipelines read its configuration."""
     if any(name.endswith("ForTokenClassification") for name in config.architectures or ()):
         return Task.TAGGING
+    if any(name.endswith("ForQuestionAnswering") for name in config.architectures or ()):
+        return Task.ANSWERING
     if config.problem_type == "regression":
         return Task.REGRESSION
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:

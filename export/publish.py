@@ -16,13 +16,14 @@ from export.evaluation import Report, Wander, agreement, asked, report, run_by_l
 from export.metrics import Logits, Targets
 from export.profiles import Seen
 from export.progress import console
-from export.tags import Words
+from export.tasks import Marks
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import (
     FORMAT,
     INPUTS,
     NAME_PATTERN,
+    OF_PIECES,
     TOKENIZER_FILE,
     Graph,
     Lineage,
@@ -35,7 +36,7 @@ from service.bundle.manifest import (
     Role,
     Task,
 )
-from service.bundle.runtime import open_graph
+from service.bundle.runtime import of_texts, open_graph
 from service.bundle.store import digests, write_bundle
 
 LEAST_ALIKE = 0.9
@@ -91,7 +92,7 @@ class Reference:
     torch_logits: Logits | None  # (N, L), a tagger's of all tokens (R, L); none where the graph itself is the original
     teacher_logits: Logits | None  # (N, L), or of words (W, L); none for a teacher itself
     teacher_made_of: str = "torch"  # or as it is served
-    words: Sequence[Words] | None = None  # of texts with tags
+    marks: Marks | None = None  # of texts with tags, or with answers
 
 
 def publish(trained: Trained, reference: Reference, models: Path, command: str) -> Path:
@@ -145,7 +146,7 @@ def encoder_of(tokenizer_json: str, reads: Reads, max_tokens: int, pad_id: int) 
         max_tokens=max_tokens,
         pad_id=pad_id,
         texts=reads.texts,
-        spanned=reads.task is Task.TAGGING,
+        spanned=reads.task in OF_PIECES,
     )
 
 
@@ -218,7 +219,7 @@ def _results(trained: Trained, measured: Measurements, reference: Reference) -> 
     rows = next(iter(measured.values())).rows
 
     def of_what_is_asked(logits: Logits) -> Logits:
-        return asked(logits, rows, reference.words, trained.labels)
+        return asked(logits, rows, reference.marks, trained.labels)
 
     answers = {f"{trained.role}, {precision}": of_what_is_asked(of.batched) for precision, of in measured.items()}
     if reference.torch_logits is not None:
@@ -248,9 +249,9 @@ def _proof(trained: Trained) -> Proof:
     logits = {}
     for precision, graph in trained.graphs.items():
         session = open_graph(graph)
-        alone = [session.run(encoder.collate([row]))[0] for row in rows]  # (L,), a tagger's (T, L)
+        alone = [session.run(encoder.collate([row]))[0] for row in rows]  # (L,), of pieces (T, L)
         own = [each if each.ndim == 1 else each[: len(row)].ravel() for row, each in zip(rows, alone, strict=True)]
-        logits[precision] = tuple(tuple(map(float, each)) for each in own)
+        logits[precision] = tuple(tuple(map(float, each)) for each in of_texts(rows, own))
     return Proof(texts=texts, logits=logits)
 
 

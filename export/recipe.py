@@ -104,6 +104,16 @@ class DistillRecipe(Section):
                     "student.architecture: a transformer that tags is fine-tuned; `teach` with teacher.model = its "
                     "folder, then `adopt --role student`"
                 )
+        elif self.data.task is Task.ANSWERING:
+            raise ValueError("student.architecture: a BiLSTM answers no questions; write 'transformer'")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_are_learnt_from_logits(self) -> Self:
+        if self.data.task is Task.ANSWERING and (self.objective.alpha or self.objective.argmax):
+            raise ValueError("objective: answers are learnt from the teacher's logits; write alpha = 0")
+        if self.data.task is Task.ANSWERING and self.objective.soft != "mse":
+            raise ValueError("objective.soft: each piece has a logit, not a distribution; write 'mse'")
         return self
 
     @model_validator(mode="after")

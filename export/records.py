@@ -123,6 +123,24 @@ def _jsonl(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
         yield line, record
 
 
+def _squad(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
+    """SQuAD's form: texts with their questions, each of which is a row; counted from 1, since lines say nothing."""
+    try:
+        content = json.load(stream)
+    except json.JSONDecodeError as error:
+        raise DataError.at(place, error.lineno, f"not JSON: {error.msg}") from error
+    try:
+        rows = [
+            {"question": asked["question"], "context": part["context"], "answers": asked["answers"]}
+            for article in content["data"]
+            for part in article["paragraphs"]
+            for asked in part["qas"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{place}: not of SQuAD's form (no {error}); write rows as .jsonl instead") from error
+    yield from enumerate(rows, start=1)
+
+
 def _txt(stream: TextIO, _place: str) -> Iterator[tuple[int, Record]]:
     for line, text in enumerate(stream, start=1):
         if text.strip():
@@ -155,6 +173,7 @@ READERS: dict[str, Callable[[TextIO, str], Iterator[tuple[int, Record]]]] = {
     ".tsv": _tsv,
     ".csv": _csv,
     ".jsonl": _jsonl,
+    ".json": _squad,
     CONLL: _conll,
     ".txt": _txt,
 }

@@ -49,6 +49,8 @@ class ServedTeacher:
         bundle = open_bundle(Path(source), Precision.EXACT, EngineOptions(threads=torch.get_num_threads()))
         if bundle.manifest.role is not Role.TEACHER:
             raise ModelError(f"teacher {source}: {name_of(bundle.manifest)} is no teacher; name one")
+        if bundle.manifest.task is Task.ANSWERING:
+            raise ModelError(f"teacher {source}: of question answering the teacher is a Hugging Face folder; name it")
         if bundle.manifest.texts != texts:
             raise ModelError(
                 f"teacher {source}: {name_of(bundle.manifest)} reads {_ROWS[bundle.manifest.texts]}, "

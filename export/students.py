@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,13 @@ class Form(StrEnum):
     TEXT = "text"  # one text, one answer
     PAIR = "pair"  # two texts, one answer
     PIECES = "pieces"  # one text, an answer for each of its pieces
+    PASSAGE = "passage"  # a question and a text, and for each piece whether the answer starts or ends there
     VECTOR = "vector"  # one text, and no answer: a vector that stands for it
 
     @property
     def texts(self) -> int:
         """In a row."""
-        return 2 if self is Form.PAIR else 1
+        return 2 if self in (Form.PAIR, Form.PASSAGE) else 1
 
 
 class Pooling(StrEnum):
@@ -224,13 +226,29 @@ class Transformer(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
         """(B, T), (B,) -> (B, L), (B, H)."""
+        found = self._run(input_ids, real(lengths, input_ids.shape[1]))
+        return Output(found.logits, found.hidden_states[-1][:, 0])
+
+    def _run(self, input_ids: Tensor, mask: Tensor) -> Any:
+        """(B, T) twice -> what the model gives, with its hidden states."""
         types = torch.zeros_like(input_ids)
         if self.separator is not None:
             ends = (input_ids == self.separator).long()
             types = (ends.cumsum(dim=1) - ends).clamp(max=1)  # (B, T): 1 behind the first separator
-        mask = real(lengths, input_ids.shape[1]).long()
-        found = self.model(input_ids=input_ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True)
-        return Output(found.logits, found.hidden_states[-1][:, 0])
+        return self.model(
+            input_ids=input_ids, attention_mask=mask.long(), token_type_ids=types, output_hidden_states=True
+        )
+
+
+class TransformerReader(Transformer):
+    """The same of a Hugging Face model for question answering: each piece's logits, of the answer's start and end."""
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Output:
+        """(B, T), (B,) -> (R, 2), (R, H) with R = the sum of the lengths."""
+        mask = real(lengths, input_ids.shape[1])
+        found = self._run(input_ids, mask)
+        logits = torch.stack([found.start_logits, found.end_logits], dim=2)  # (B, T, 2)
+        return Output(logits[mask], found.hidden_states[-1][mask])
 
 
 def compare(first: Tensor, second: Tensor) -> Tensor:

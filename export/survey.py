@@ -114,6 +114,8 @@ class Survey:
 def survey(source: str, chosen: Chosen) -> Survey:
     """Look at every row. Raises DataError for a file without rows, OptionError where a column must be named."""
     columns = _columns(source)
+    if chosen.task is Task.ANSWERING or {"question", "context", "answers"} <= columns.keys():
+        raise OptionError(f"{source}: has questions to answer; begin with export/recipes/squad-teacher.toml")
     rows = max((len(column.words) for column in columns.values()), default=0)
     if not rows:
         raise DataError(f"{source}: has no rows, so there is nothing to learn from")

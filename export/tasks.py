@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from export.answers import Answers
 from export.datasets import Example, Label
 from export.metrics import Targets
 from export.objectives import (
@@ -63,6 +64,11 @@ def _tags(labels: Sequence[Label | None], _count: int) -> Targets:
     return np.array(words, dtype=np.int64).reshape(-1, 2)
 
 
+def _questions(labels: Sequence[Label | None], _count: int) -> Targets:
+    """(N,): nothing but how many there are; what is right of each is text (see `export.answers`)."""
+    return np.full(len(labels), UNLABELLED, dtype=np.int64)
+
+
 LEARNING: Mapping[Task, Learning] = MappingProxyType(
     {
         Task.SINGLE_LABEL: Learning(_indices, cross_entropy, cross_entropy_or_argmax, "single_label_classification"),
@@ -71,14 +77,30 @@ LEARNING: Mapping[Task, Learning] = MappingProxyType(
         ),
         Task.REGRESSION: Learning(_numbers, squared_error, squared_error_or_teacher, "regression"),
         Task.TAGGING: Learning(_tags, cross_entropy, cross_entropy_or_argmax, None),
+        Task.ANSWERING: Learning(_questions, cross_entropy, cross_entropy_or_argmax, None),  # logits alone are learnt
     }
 )
+
+
+Marks = Sequence[Words] | Sequence[Answers]
+"""Of texts in which stretches are marked: what is right of each, by its characters."""
 
 
 def words_of(examples: Sequence[Example]) -> tuple[Words, ...] | None:
     """The words of tagged texts; None of other rows."""
     words = tuple(example.label for example in examples if isinstance(example.label, Words))
     return words if len(words) == len(examples) else None
+
+
+def answers_of(examples: Sequence[Example]) -> tuple[Answers, ...]:
+    """Of questions; no other rows have any."""
+    return tuple(example.label for example in examples if isinstance(example.label, Answers))
+
+
+def marks_of(examples: Sequence[Example]) -> Marks | None:
+    """The words of tagged texts, or the answers to questions; None of other rows."""
+    found = answers_of(examples)
+    return found if found and len(found) == len(examples) else words_of(examples)
 
 
 def targets_of(examples: Sequence[Example], task: Task, labels: int) -> Targets:

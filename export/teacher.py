@@ -6,6 +6,7 @@ This module knows nothing of students or of training.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModel,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BatchEncoding,
@@ -40,7 +42,7 @@ from export.sections import HiddenStates
 from export.signals import Pieces, Signals, StatesShape
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import TRANSFORMER_INPUTS, Task
-from service.bundle.rows import Spanned
+from service.bundle.rows import Passage, Spanned
 
 
 class Teacher:
@@ -57,14 +59,16 @@ class Teacher:
 
     @classmethod
     def load(cls, source: str, max_tokens: int | None = None) -> "Teacher":
-        """Without `max_tokens` it reads what it can, at most `SHORT`. Raises ModelError when it can't be loaded
-        or is no classifier."""
-        kind: type[Teacher] = TaggingTeacher if task_of(load_config(source)) is Task.TAGGING else cls
+        """Without `max_tokens` it reads as much as `teach` let it, or what it can, at most `SHORT`.
+
+        Raises ModelError when it can't be loaded or is no classifier.
+        """
+        kind = _KINDS.get(task_of(load_config(source)), cls)
         model, found = load_network(kind.network, source, output_loading_info=True)
         if found["missing_keys"]:
             raise ModelError(f"teacher {source}: is no fine-tuned classifier (it lacks {min(found['missing_keys'])})")
         if max_tokens is None:
-            max_tokens = readable(model.config)
+            max_tokens = readable(model.config, source)
         check_limit(model.config, source, max_tokens)
         return kind(model, load_tokenizer(source), max_tokens)
 
@@ -147,7 +151,7 @@ class TaggingTeacher(Teacher):
 
     @cached_property
     def _reader(self) -> Encoder:
-        return reader(self.tokenizer, self.max_tokens, tagging=True)
+        return reader(self.tokenizer, self.max_tokens, of_pieces=True)
 
     def read(self, texts: Sequence[Text]) -> Sequence[Spanned]:
         """The rows that it makes of texts."""
@@ -189,6 +193,59 @@ class TaggingTeacher(Teacher):
         return padded.to(self.device), mask.to(self.device)
 
 
+class ReadingTeacher(Teacher):
+    """One that says of each piece of a text whether the answer to a question starts or ends there."""
+
+    network: Any = AutoModelForQuestionAnswering
+
+    @cached_property
+    def _reader(self) -> Encoder:
+        return reader(self.tokenizer, self.max_tokens, 2, of_pieces=True)
+
+    def read(self, texts: Sequence[Text]) -> Sequence[Passage]:
+        """The rows that it makes of questions with their texts; of a long text there are several."""
+        return passages(self._reader.encode(texts))
+
+    @torch.inference_mode()
+    def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
+        rows = self.read(texts)
+        with quick(self.device):
+            logits, states = self._run(rows, hidden)
+        counts = np.bincount([row.number for row in rows], [len(row) for row in rows], minlength=len(texts))
+        places = np.array([place for row in rows for place in row.places], dtype=np.int32).reshape(-1, 2)
+        return Signals(logits, states, Pieces(counts.astype(np.int64), places))
+
+    @torch.inference_mode()
+    def exact_logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Logits (R, 2) in fp32 of all tokens of all rows, text after text; without padding."""
+        rows = self.read(texts)
+
+        def run(places: Sequence[int]) -> Tensor:
+            logits, _ = self._run([rows[i] for i in places], None)
+            return torch.from_numpy(logits).view(len(places), -1, 2)
+
+        return np.concatenate(without_padding(list(map(len, rows)), run))
+
+    def _run(
+        self, rows: Sequence[Passage], hidden: HiddenStates | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float16] | None]:
+        """Of all tokens of all rows: logits (R, 2), and states (R, H) where asked for."""
+        ids, types = (self._padded([getattr(row, name) for row in rows]) for name in ("ids", "types"))
+        mask = self._padded([[1] * len(row) for row in rows], pad=0)
+        found = self.model(
+            input_ids=ids, attention_mask=mask, token_type_ids=types, output_hidden_states=hidden is not None
+        )
+        logits = torch.stack([found.start_logits, found.end_logits], dim=2)[mask.bool()]  # (B, T) twice -> (R, 2)
+        states = None if hidden is None else found.hidden_states[hidden.layer][mask.bool()].half().cpu().numpy()
+        return logits.float().cpu().numpy(), states
+
+    def _padded(self, rows: Sequence[Sequence[int]], pad: int | None = None) -> Tensor:
+        """-> (B, T)"""
+        value = self.tokenizer.pad_token_id if pad is None else pad
+        padded = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=float(value))
+        return padded.to(self.device)
+
+
 class PlainTeacher(Teacher):
     """An encoder that was tuned for no task: it has hidden states and no logits."""
 
@@ -198,7 +255,7 @@ class PlainTeacher(Teacher):
     def load(cls, source: str, max_tokens: int | None = None) -> "PlainTeacher":
         """Raises ModelError when it can't be loaded, or reads fewer tokens."""
         model = load_network(cls.network, source)
-        limit = max_tokens or readable(model.config)
+        limit = max_tokens or readable(model.config, source)
         check_limit(model.config, source, limit)
         return cls(model, load_tokenizer(source), limit)
 
@@ -263,7 +320,18 @@ def pieces_of(rows: Sequence[Spanned]) -> Pieces:
     return Pieces(np.array(counts, dtype=np.int64), np.array(places, dtype=np.int32).reshape(-1, 2))
 
 
-def reader(tokenizer: PreTrainedTokenizerFast, max_tokens: int, texts: int = 1, *, tagging: bool = False) -> Encoder:
+_KINDS: MappingProxyType[Task, type[Teacher]] = MappingProxyType(
+    {Task.TAGGING: TaggingTeacher, Task.ANSWERING: ReadingTeacher}
+)
+"""Of what is answered piece by piece."""
+
+
+def passages(rows: Sequence[Row]) -> list[Passage]:
+    """As an encoder of questions and texts makes them; it makes no others."""
+    return [row for row in rows if isinstance(row, Passage)]
+
+
+def reader(tokenizer: PreTrainedTokenizerFast, max_tokens: int, texts: int = 1, *, of_pieces: bool = False) -> Encoder:
     """What reads texts, or pairs of them, as a server will do for this teacher."""
     return Encoder(
         Tokenizer.from_str(plain_tokenizer_json(tokenizer)),
@@ -271,7 +339,7 @@ def reader(tokenizer: PreTrainedTokenizerFast, max_tokens: int, texts: int = 1, 
         max_tokens=max_tokens,
         pad_id=int(tokenizer.pad_token_id),
         texts=texts,
-        spanned=tagging,
+        spanned=of_pieces,
     )
 
 

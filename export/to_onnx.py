@@ -20,9 +20,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from export.errors import ModelError
+from export.pretrained import task_of
 from export.student_graphs import Array, int8_rows, student_graph
-from export.students import Transformer
-from service.bundle.manifest import OUTPUT, TRANSFORMER_INPUTS, Precision
+from export.students import Transformer, TransformerReader
+from service.bundle.manifest import OUTPUT, TRANSFORMER_INPUTS, Precision, Task
 
 LARGE = 10_000
 """Matrices with more elements than this are stored as int8 in a teacher's graph."""
@@ -33,7 +34,8 @@ AGAIN = "again_"  # before the name of a weight's copy
 def graphs_of(student: nn.Module) -> Mapping[Precision, bytes]:
     """A student's graphs, exact and fast. Raises TypeError for a network that has none."""
     if isinstance(student, Transformer):
-        proto = _exported(_Logits(student.model))
+        wrapped = _Edges if isinstance(student, TransformerReader) else _Logits
+        proto = _exported(wrapped(student.model))
         quick = onnx.load_from_string(fast_graph(proto.SerializeToString()))
         return {Precision.EXACT: _stored_as_int8(proto), Precision.FAST: _stored_as_int8(quick)}
     exact = student_graph(student)
@@ -92,7 +94,8 @@ def _sharing_again(proto: ModelProto) -> ModelProto:
 def teacher_graph(model: nn.Module) -> bytes:
     """A BERT classifier with its large matrices stored as int8 and computed in fp32, so that it too gives a row the
     same logits in any batch (docs/decisions/0006)."""
-    return _stored_as_int8(_exported(_Logits(model)))
+    wrapped = _Edges if task_of(model.config) is Task.ANSWERING else _Logits
+    return _stored_as_int8(_exported(wrapped(model)))
 
 
 def encoder_graph(model: nn.Module, pool: Callable[[Tensor, Tensor], Tensor]) -> bytes:
@@ -135,6 +138,18 @@ class _Logits(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
         ).logits
         return logits
+
+
+class _Edges(nn.Module):
+    """The same of a model for question answering: the logits of start and end of each piece."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        found = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        return torch.stack([found.start_logits, found.end_logits], dim=2)  # (B, T) twice -> (B, T, 2)
 
 
 class _Vectors(nn.Module):

@@ -33,8 +33,8 @@ from export.tags import Words
 from export.tasks import LEARNING
 from export.teachers import AnyTeacher
 from service.bundle.encoder import Encoder, Row, Text
-from service.bundle.manifest import Task
-from service.bundle.rows import Joined, Spanned, Twins
+from service.bundle.manifest import OF_PIECES, Task
+from service.bundle.rows import Joined, Passage, Spanned, Twins
 
 SHARD = 4096
 
@@ -189,6 +189,8 @@ def label(teacher: AnyTeacher, groups: Sequence[Sequence[Text]], hidden: HiddenS
 
 def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data, pad_id: int) -> TransferSet:
     """The student's tokens of every text, with all that it is held against."""
+    if signals.pieces is not None and data.task is Task.ANSWERING:
+        return _encode_passages(encoder, texts, signals, signals.pieces, pad_id)
     if signals.pieces is not None:
         return _encode_pieces(encoder, texts, signals, signals.pieces, going_on(data.labels), pad_id)
     rows = [row for group in texts.groups for row in encode_texts(encoder, group)]
@@ -198,8 +200,11 @@ def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data,
 
 def encode_texts(encoder: Encoder, texts: Sequence[Text]) -> list[Row]:
     """Shard by shard: what tokenizers note besides the tokens needs much room."""
-    shards = (texts[start : start + SHARD] for start in range(0, len(texts), SHARD))
-    return [row for shard in shards for row in encoder.encode(shard)]
+    found: list[Row] = []
+    for start in range(0, len(texts), SHARD):
+        rows = encoder.encode(texts[start : start + SHARD])
+        found.extend(replace(row, number=start + row.number) if isinstance(row, Passage) else row for row in rows)
+    return found
 
 
 def _encode_pieces(
@@ -234,6 +239,28 @@ def _encode_pieces(
     same = len(joined) == len(signals.logits) and bool((np.diff(joined) == 1).all())
     tokens = (Tokens.of(kept, pad_id),)
     return TransferSet(tokens, signals, np.concatenate(tags), pieces=True, theirs=None if same else joined)
+
+
+def _encode_passages(
+    encoder: Encoder, texts: TransferTexts, signals: Signals, pieces: Pieces, pad_id: int
+) -> TransferSet:
+    """Of questions with their texts: each part of a text is a row, and each token has the teacher's logits of it.
+
+    Raises ModelError where the student reads them otherwise than the teacher.
+    """
+    kept: list[list[int]] = []
+    read: list[int] = []  # tokens of each text
+    for group in texts.groups:
+        rows: list[Passage] = [row for row in encode_texts(encoder, group) if isinstance(row, Passage)]
+        kept.extend(row.ids for row in rows)
+        read.extend(np.bincount([row.number for row in rows], [len(row) for row in rows], minlength=len(group)))
+    if not np.array_equal(read, pieces.counts):
+        raise ModelError(
+            "student.begins: it cuts texts otherwise than the teacher; both need one tokenizer, and "
+            "student.max_tokens = teacher.max_tokens"
+        )
+    nothing = np.full(len(signals.logits), UNLABELLED)
+    return TransferSet((Tokens.of(kept, pad_id),), signals, nothing, pieces=True)
 
 
 def _spanned(row: Row) -> Spanned:
@@ -294,7 +321,7 @@ class _Shelf:
         if self.hidden is not None:
             states = self.folder / f"{name}-{self.hidden.layer}-{self.hidden.pooling}.npy"
         counts, places = (self.folder / f"{name}-{what}.npy" for what in Pieces._fields)
-        tags = self.teacher.task is Task.TAGGING
+        tags = self.teacher.task in OF_PIECES
         if not all(file.exists() for file in (logits, *filter(None, [states]), *(counts, places) * tags)):
             asked = self._ask(texts)
             _store(logits, asked.logits)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from service.batching.batcher import Batcher
 from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Role
-from service.bundle.rows import Spanned
+from service.bundle.passages import AnswerSpan, Search, answers
+from service.bundle.rows import Passage, Spanned, numbers
 from service.bundle.runtime import OpenBundle, RunHandle
 from service.bundle.spans import Entity, Tag, entities
 from service.bundle.tasks import Choice, Logits, Scores
@@ -46,17 +48,37 @@ class Tagged(NamedTuple):
     entities: tuple[Entity, ...]  # as its first piece has it of each word
 
 
+class Sought(NamedTuple):
+    """A question and its text, as the model has read them; a long text in parts."""
+
+    rows: tuple[Passage, ...]
+    logits: tuple[Logits, ...]  # of each row, (T, 2)
+
+
 class Outcome(NamedTuple):
-    """What the model says of one text, in the order of its labels; a tagger of each piece, one behind the other."""
+    """What the model says of one text, in the order of its labels; a tagger of each piece, one behind the other.
+
+    One that answers questions has no scores of a text, and says it of its parts.
+    """
 
     scores: RowScores
     logits: list[float]
-    tagged: Tagged | None = None  # a tagger's alone
+    read: Tagged | Sought | None = None  # where pieces are answered for
+
+    @property
+    def tagged(self) -> Tagged:
+        """A tagger's; no other model's is asked for it."""
+        assert isinstance(self.read, Tagged)
+        return self.read
 
     @property
     def entities(self) -> tuple[Entity, ...]:
         """What was found in the text."""
-        return () if self.tagged is None else self.tagged.entities
+        return self.read.entities if isinstance(self.read, Tagged) else ()
+
+    def answers(self, search: Search) -> list[AnswerSpan]:
+        """To a question, from its text; of another model none."""
+        return answers(*self.read, search) if isinstance(self.read, Sought) else []
 
 
 class Pending(NamedTuple):
@@ -87,7 +109,7 @@ class Predictor:
         # that is seldom, or never for the models of the start; see `worker`.
         observe = partial(_observe, self.meter) if student else partial(_observe_teacher, self.meter, self.pace)
         self._batcher: Batcher[Row, Outcome] = Batcher(
-            partial(_Tagger if bundle.meaning.choice is Choice.SPANS else _Runner, bundle),
+            partial(_RUNNERS.get(bundle.meaning.choice, _Runner), bundle),
             limits(settings, manifest.role),
             workers=settings.student_workers if student else 1,
             name=self.name,
@@ -133,7 +155,10 @@ class Predictor:
         else:
             rows = await self._encode_aside(texts, client, truncate)
         elapsed = perf_counter() - started
-        return Pending(self._batcher.submit(rows, deadline, client), sum(map(len, rows)), elapsed, rows)
+        future = self._batcher.submit(rows, deadline, client)
+        if self.bundle.meaning.choice is Choice.ANSWER:
+            future = asyncio.ensure_future(_of_texts(future, rows))
+        return Pending(future, sum(map(len, rows)), elapsed, rows)
 
     def record(self, pending: Pending, answer: Answer[Outcome]) -> None:
         """Count an answered request."""
@@ -213,6 +238,38 @@ class _Tagger(_Runner):
         assert isinstance(row, Spanned)  # its encoder gives no others
         tagged = Tagged(row, entities(row, scores, self._tags))
         return Outcome(scores.ravel().tolist(), logits.ravel().tolist(), tagged)
+
+
+class _Reader(_Runner):
+    """The same of a model that looks for answers in texts."""
+
+    def run(self, rows: Sequence[Row]) -> list[Outcome]:
+        own = self._bundle.apart(rows, self._bundle.run(rows, self._handle))  # (B, T, 2) -> B x (T, 2)
+        if not all(np.isfinite(logits).all() for logits in own):
+            raise FloatingPointError("the model gave logits that are not numbers")
+        return [Outcome([], [], Sought((_passage(row),), (logits,))) for row, logits in zip(rows, own, strict=True)]
+
+
+_RUNNERS: MappingProxyType[Choice, type[_Runner]] = MappingProxyType({Choice.SPANS: _Tagger, Choice.ANSWER: _Reader})
+"""Of what is answered piece by piece."""
+
+
+def _passage(row: Row) -> Passage:
+    assert isinstance(row, Passage)  # the encoder of such a model gives no others
+    return row
+
+
+async def _of_texts(future: "asyncio.Future[Answer[Outcome]]", rows: Sequence[Row]) -> Answer[Outcome]:
+    """The outcomes of rows -> those of texts, of which long ones have several rows. Ends as the future ends."""
+    answer = await future
+    found: dict[int, list[Sought]] = {}
+    for number, outcome in zip(numbers(rows), answer.results, strict=True):
+        assert isinstance(outcome.read, Sought)  # of these rows there are no others
+        found.setdefault(number, []).append(outcome.read)
+    texts = [[part for each in parts for part in each.rows] for parts in found.values()]
+    logits = [[part for each in parts for part in each.logits] for parts in found.values()]
+    joined = [Outcome([], [], Sought(tuple(own), tuple(beside))) for own, beside in zip(texts, logits, strict=True)]
+    return answer._replace(results=joined)
 
 
 def chars(text: Text) -> int:

@@ -38,7 +38,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(encoder: Path) -> Encoder:
-    return reader(load_tokenizer(str(encoder)), 40, tagging=True)
+    return reader(load_tokenizer(str(encoder)), 40, of_pieces=True)
 
 
 def row_of(encoder: Encoder, text: str) -> Spanned:

@@ -228,6 +228,7 @@ def test_a_batch_is_a_list_of_lists(client: httpx2.Client, path: str, how: str |
     found = HubResponse.model_validate_json(batch.content).root
     assert isinstance(found, tuple)
     for row, answer in zip(found, answers, strict=True):
+        assert isinstance(row, HubEntities)
         alone = HubEntities.model_validate_json(answer).root
         assert [each.model_dump(exclude={"score"}) for each in row.root] == [
             each.model_dump(exclude={"score"}) for each in alone

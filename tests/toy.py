@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from service.bundle.encoder import Encoder, Text
 from service.bundle.manifest import (
+    EDGES,
     INPUTS,
+    OF_PIECES,
     OUTPUT,
     RECURRENT_INPUTS,
     SIAMESE_INPUTS,
@@ -30,7 +32,7 @@ from service.bundle.manifest import (
     Role,
     Task,
 )
-from service.bundle.runtime import open_graph
+from service.bundle.runtime import of_texts, open_graph
 from service.bundle.store import digests, write_bundle
 
 NETWORK = {Role.STUDENT: Network.RECURRENT, Role.TEACHER: Network.TRANSFORMER}
@@ -172,7 +174,8 @@ def draft(
     """A manifest that is true of these files; its proof holds where each text or pair was run alone."""
     names = {Precision.EXACT: "model.onnx", Precision.FAST: "model_quantized.onnx"}
     graphs = {precision: file for precision, file in names.items() if file in files}
-    reader = encoder(role, files[TOKENIZER_FILE], pairs=not isinstance(texts[0], str))
+    pairs = not isinstance(texts[0], str)
+    reader = encoder(role, files[TOKENIZER_FILE], pairs=pairs, spanned=task in OF_PIECES)
     proof = {precision: _alone(reader, files[file], texts) for precision, file in graphs.items()}
     return Manifest(
         format=1,
@@ -212,7 +215,7 @@ def publish(
     pairs: bool = False,
 ) -> Path:
     """Write a toy bundle into a folder of models."""
-    width, texts, tags = len(labels), PROOF_PAIRS if pairs else PROOF_TEXTS, task is Task.TAGGING
+    width, texts, tags = len(labels), PROOF_PAIRS if pairs else PROOF_TEXTS, task in OF_PIECES
     if role is Role.TEACHER:
         files = teacher_files(width=width, of_pieces=tags)
     else:
@@ -233,6 +236,7 @@ def publish_zoo(models_folder: Path) -> None:
     publish(models_folder, "stars", "1", Role.TEACHER, task=Task.REGRESSION, labels=("score",))
     publish(models_folder, "same", "1", Role.TEACHER, pairs=True)
     publish(models_folder, "vectors", "1", Role.STUDENT, task=Task.EMBEDDING, labels=("0", "1", "2", "3", "4"))
+    publish(models_folder, "asks", "1", Role.TEACHER, task=Task.ANSWERING, labels=EDGES, pairs=True)
     publish(models_folder, "twins", "1", Role.STUDENT, task=Task.REGRESSION, labels=("near", "far"), pairs=True)
 
 
@@ -257,7 +261,7 @@ def _alone(reader: Encoder, graph: bytes, texts: Sequence[Text]) -> tuple[tuple[
     rows = [opened.run(reader.collate([row]))[0] for row in read]
     if rows[0].ndim == 2:  # of a tagger: a row's own logits alone, and an empty one has none
         rows = [logits[: len(row)] for row, logits in zip(read, rows, strict=True)]
-    return tuple(tuple(row.ravel().tolist()) for row in rows)
+    return tuple(tuple(each.tolist()) for each in of_texts(read, [row.ravel() for row in rows]))
 
 
 def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:

@@ -1,12 +1,13 @@
-"""Entities as JSON, written directly: in our own shape and in Hugging Face's.
+"""Entities and answers as JSON, written directly: in our own shape and in Hugging Face's.
 
-It knows entities and pieces. It knows nothing of dialects' paths or of requests.
+It knows stretches of texts and pieces. It knows nothing of dialects' paths or of requests.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from json import dumps
 
 from service.bundle.encoder import Encoder
+from service.bundle.passages import AnswerSpan
 from service.bundle.rows import Spanned
 from service.bundle.spans import Entity, Tagging
 
@@ -27,6 +28,17 @@ def grouped(entities: Iterable[Entity]) -> str:
         for label, score, start, end, text in entities
     ]
     return f"[{','.join(rows)}]"
+
+
+def spans(answers: Iterable[AnswerSpan]) -> str:
+    """The list of a question's answers, in both."""
+    return f"[{','.join([span(answer) for answer in answers])}]"
+
+
+def span(answer: AnswerSpan) -> str:
+    """One of them."""
+    score, start, end, text = answer
+    return f'{{"answer":{dumps(text)},"score":{score!r},"start":{start},"end":{end}}}'
 
 
 def apart(encoder: Encoder, row: Spanned, pieces: Tagging, labels: Sequence[str], ignored: Collection[str]) -> str:

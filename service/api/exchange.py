@@ -95,7 +95,8 @@ class Wants(Enum):
 
     LABELS = "labels"
     VECTORS = "vectors"
-    EITHER = "either"
+    ANSWERS = "answers"
+    ANY = "any"
 
 
 class Ask(NamedTuple):
@@ -145,7 +146,7 @@ class Desk:
             raise _as_answer(error) from error
         except TextError as error:
             raise _about(error, ask) from None
-        if self.watch is not None and judged.own is not None:
+        if self.watch is not None and judged.own is not None and model.bundle.meaning.choice is not Choice.ANSWER:
             pending, answer = judged.own
             self.watch.notice(model, inquiry.texts, pending.rows, answer.results)
         call.stages = judged.stages
@@ -180,6 +181,15 @@ class Desk:
             return self.lifecycle.catalogue.resolve(name, version)
         except NoSuchModel as error:
             raise _as_answer(error) from error
+
+    def only(self, choice: Choice, does: str) -> str:
+        """The name of the one model of this kind. Raises InvalidRequest where there are several, or none."""
+        served = self.lifecycle.catalogue.predictors
+        names = sorted({each.manifest.name for each in served if each.bundle.meaning.choice is choice})
+        if len(names) == 1:
+            return names[0]
+        told = f"name one of {', '.join(names)}" if names else f"no model that is served {does}"
+        raise InvalidRequest.at("model", told)
 
     def endpoint(self, work: "Work", dialect: Dialect, route: str) -> "Answering":
         """An endpoint for a route: it always answers, in its own dialect, and is counted."""
@@ -262,12 +272,21 @@ def too_large(limit: int) -> BodyTooLarge:
 
 
 def _fits(model: Predictor, wants: Wants) -> None:
-    """Raises InvalidRequest where a model makes vectors and labels are wanted, or the other way round."""
-    vectors = model.bundle.meaning.choice is Choice.VECTOR
-    if vectors and wants is Wants.LABELS:
-        raise InvalidRequest.at("model", f"{model.name} makes vectors of texts and classifies none; ask /v1/embed")
-    if not vectors and wants is Wants.VECTORS:
-        raise InvalidRequest.at("model", f"{model.name} makes no vectors; GET /v1/models says which task has which")
+    """Raises InvalidRequest where a model gives something else than is wanted of it."""
+    gives = _GIVES.get(model.bundle.meaning.choice, Wants.LABELS)
+    if wants not in (gives, Wants.ANY):
+        raise InvalidRequest.at("model", f"{model.name} {_DOES[gives]}")
+
+
+_GIVES = MappingProxyType({Choice.VECTOR: Wants.VECTORS, Choice.ANSWER: Wants.ANSWERS})
+_DOES = MappingProxyType(
+    {
+        Wants.LABELS: "makes no vectors and answers no questions; GET /v1/models says which task has which",
+        Wants.VECTORS: "makes vectors of texts and classifies none; ask /v1/embed",
+        Wants.ANSWERS: "answers questions from texts and classifies none; ask /v1/answer",
+    }
+)
+"""What a model gives -> what is said where something else is wanted of it."""
 
 
 def _check_media_type(call: Call) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from json import dumps
 from types import MappingProxyType
 
-from service.api.entities import listed
+from service.api.entities import listed, spans
+from service.bundle.passages import Search
 from service.bundle.tasks import Choice, Meaning
 from service.predictors import Outcome, Predictor
 
@@ -60,6 +61,11 @@ def _entities(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
     return [dumps(listed(outcome.entities)) for outcome in outcomes]
 
 
+def _answers(_predictor: Predictor, outcomes: Sequence[Outcome]) -> list[str]:
+    """The best one of each text."""
+    return [dumps(spans(outcome.answers(Search()))) for outcome in outcomes]
+
+
 _NUMBERS = (Given("scores", FLOATS, True, _scores), Given("logits", FLOATS, True, _logits))
 GIVEN: MappingProxyType[Choice, tuple[Given, ...]] = MappingProxyType(
     {
@@ -68,6 +74,7 @@ GIVEN: MappingProxyType[Choice, tuple[Given, ...]] = MappingProxyType(
         Choice.NONE: _NUMBERS,
         Choice.VECTOR: (Given("vector", FLOATS, True, _scores), Given("logits", FLOATS, True, _logits)),
         Choice.SPANS: (Given("entities", BYTES, False, _entities, json=True),),
+        Choice.ANSWER: (Given("answer", BYTES, False, _answers, json=True),),
     }
 )
 """What each kind of model gives, in this order where nothing else is asked for."""

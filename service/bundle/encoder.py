@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from service.bundle.errors import InvalidTokenizer, TextTooLong, TextUnreadable, WrongKind
 from service.bundle.manifest import SIAMESE_INPUTS
-from service.bundle.rows import COLLATORS, Buckets, Feeds, Ids, Joined, Padding, Row, Spanned, Twins
+from service.bundle.rows import COLLATORS, Buckets, Feeds, Ids, Joined, Padding, Passage, Row, Spanned, Twins
 from service.bundle.wordpiece import is_of_the_tokenizer, plain_words
 
 __all__ = ["Encoder", "Feeds", "Ids", "Row", "Text"]
@@ -51,14 +51,23 @@ class Encoder:
         texts: int = 1,
         spanned: bool = False,
     ) -> None:
-        """`spanned`: rows are for a tagger, and know where in the text each of their tokens stands."""
-        if (inputs, texts) not in COLLATORS or (spanned and texts != 1):
+        """`spanned`: each piece is answered for, and rows know where in the text their tokens stand: single texts to be
+        tagged, or questions with the texts in which their answers are looked for."""
+        if (inputs, texts) not in COLLATORS or (spanned and inputs == SIAMESE_INPUTS):
             raise ValueError(f"no graph takes {texts} texts as {', '.join(inputs)}")
         self._joins = texts == 2 and inputs != SIAMESE_INPUTS
+        self._questions = None
         if max_tokens <= tokenizer.num_special_tokens_to_add(self._joins):
             # tokenizers would then not cut at all
             raise ValueError(f"max_tokens is {max_tokens}, which leaves no room for a text beside the special tokens")
         tokenizer.enable_truncation(max_tokens)  # of a pair the longer text is cut first, as transformers does it
+        if spanned and self._joins:
+            self._questions = Tokenizer.from_str(tokenizer.to_str())  # by itself, to be cut
+            self._questions.enable_truncation(max(1, max_tokens // 2))
+            # Parts of a text share a half of the room that is beside the longest question.
+            room = max_tokens - max_tokens // 2 - tokenizer.num_special_tokens_to_add(True)
+            overlap = max(0, room // 2)
+            tokenizer.enable_truncation(max_tokens, stride=overlap, strategy="only_second")
         tokenizer.no_padding()  # rows are padded when their batch is known
         self._tokenizer = tokenizer
         self._spanned = spanned
@@ -93,6 +102,8 @@ class Encoder:
         for place, text in enumerate(texts):
             if not isinstance(text, wanted):
                 raise WrongKind(f"this model reads {'single texts' if self.texts == 1 else 'pairs of texts'}", place)
+        if self._questions is not None:
+            return self._passages(texts, truncate)
         if self._spanned:
             found = self._tokenise(texts, range(len(texts)), truncate)
             return [self._with_places(str(text), each) for text, each in zip(texts, found, strict=True)]
@@ -161,6 +172,28 @@ class Encoder:
             last = word
         return Spanned(found.ids, text, found.offsets, words)
 
+    def _passages(self, texts: Sequence[Text], truncate: bool) -> list[Row]:
+        """Of each question with its text one or more; nothing of a text is left out, of a long question its end is."""
+        asked = [(self._question(text[0], place, truncate), text[1]) for place, text in enumerate(texts)]
+        found = self._tokenise(asked, range(len(texts)), truncate=True)
+        return [
+            _passage(part, asked[number][1], number)
+            for number, whole in enumerate(found)
+            for part in (whole, *whole.overflowing)
+        ]
+
+    def _question(self, text: str, place: int, truncate: bool) -> str:
+        """As much of it as may stand beside a text: half of what the model reads."""
+        assert self._questions is not None  # where this is called there are questions
+        if len(text) < self.max_tokens // 2:  # a token is a character at least
+            return text
+        found = self._questions.encode(text, add_special_tokens=False)
+        if not found.overflowing:
+            return text
+        if not truncate:
+            raise TextTooLong(f"the question has more than {self.max_tokens // 2} tokens", place)
+        return text[: found.offsets[-1][1]]
+
     def _encodings(self, texts: Sequence[Text]) -> list[Encoding]:
         # Cutting both texts of a pair could change which of them is the longer one, and so what truncation leaves.
         if not self._joins:
@@ -179,6 +212,12 @@ class Encoder:
                 return words[0]
             size *= 4
         return text
+
+
+def _passage(found: Encoding, text: str, number: int) -> Passage:
+    own = [place for place, side in enumerate(found.sequence_ids) if side == 1]
+    tokens = range(own[0], own[-1] + 1) if own else range(0)
+    return Passage(found.ids, found.type_ids, text, found.offsets, found.word_ids, tokens, number)
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int:

@@ -58,6 +58,7 @@ class Task(StrEnum):
     REGRESSION = "regression"  # numbers; a label is the name of one
     TAGGING = "tagging"  # each piece of the text has one tag of several; entities are made of them
     EMBEDDING = "embedding"  # a vector stands for the text; a label is the name of one of its dimensions
+    ANSWERING = "question-answering"  # a pair is a question and a text: with which piece the answer starts, and ends
 
 
 class Precision(StrEnum):
@@ -81,8 +82,21 @@ NETWORKS = MappingProxyType({Role.STUDENT: tuple(Network), Role.TEACHER: (Networ
 """Role -> what its bundles may be."""
 
 FEWEST_LABELS = MappingProxyType(
-    {Task.SINGLE_LABEL: 2, Task.MULTI_LABEL: 1, Task.REGRESSION: 1, Task.TAGGING: 2, Task.EMBEDDING: 1}
+    {
+        Task.SINGLE_LABEL: 2,
+        Task.MULTI_LABEL: 1,
+        Task.REGRESSION: 1,
+        Task.TAGGING: 2,
+        Task.EMBEDDING: 1,
+        Task.ANSWERING: 2,
+    }
 )
+
+EDGES = ("start", "end")
+"""The labels of question answering."""
+
+OF_PIECES = (Task.TAGGING, Task.ANSWERING)
+"""Tasks whose graphs give logits for each piece: (B, T, L)."""
 
 OUTSIDE = "O"
 """The tag of a piece that belongs to no entity."""
@@ -137,7 +151,7 @@ class Proof(_Declared):
 
     texts: tuple[Text | tuple[Text, Text], ...] = Field(min_length=2, max_length=256)
     logits: dict[Precision, tuple[tuple[Number, ...], ...]] = Field(
-        description="of each text, in the order of the labels; of a tagger those of its pieces, one behind the other"
+        description="of each text, in the order of the labels; where pieces have them, one piece behind the other"
     )
 
 
@@ -225,6 +239,10 @@ class Manifest(_Declared):
             f"inputs of a {self.role} for {_TEXTS[self.texts]} must be {wanted}": self.inputs in taken,
             "graphs must have an exact one": Precision.EXACT in self.graphs,
             f"{self.task} must be of single texts": self.task not in _OF_SINGLE_TEXTS or self.texts == 1,
+            f"{Task.ANSWERING} must be of pairs in one sequence": self.task is not Task.ANSWERING
+            or (self.texts == 2 and self.inputs == TRANSFORMER_INPUTS),
+            f"labels of {Task.ANSWERING} must be {', '.join(EDGES)}": self.task is not Task.ANSWERING
+            or self.labels == EDGES,
             f"labels of a tagging task must be {OUTSIDE} and names, or {OUTSIDE}, {BEGIN}names and {INSIDE}names": (
                 self.task is not Task.TAGGING or are_tags(self.labels)
             ),
@@ -242,7 +260,7 @@ class Manifest(_Declared):
 
     def _of_the_proof(self) -> list[str]:
         texts, kind = len(self.proof.texts), str if self.texts == 1 else tuple
-        told = "label and piece" if self.task is Task.TAGGING else "label"
+        told = "label and piece" if self.task in OF_PIECES else "label"
         rules = {
             f"the proof must be of {_TEXTS[self.texts]}": all(isinstance(text, kind) for text in self.proof.texts),
             "the proof must have logits for each graph": self.proof.logits.keys() == self.graphs.keys(),
@@ -253,9 +271,9 @@ class Manifest(_Declared):
         return [rule for rule, kept in rules.items() if not kept]
 
     def _is_whole(self, logits: tuple[float, ...]) -> bool:
-        """Of a tagger's text only the tokenizer can tell how many pieces it has."""
+        """Only the tokenizer can tell how many pieces a text has."""
         labels = len(self.labels)
-        return len(logits) % labels == 0 if self.task is Task.TAGGING else len(logits) == labels
+        return len(logits) % labels == 0 if self.task in OF_PIECES else len(logits) == labels
 
 
 def are_tags(labels: tuple[str, ...]) -> bool:

@@ -31,6 +31,17 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage(Joined):
+    """A question and as much of a text as fits beside it: of a long text there are several, which overlap."""
+
+    text: str  # all of it
+    places: Sequence[tuple[int, int]]  # of each token: from which character of its text to before which
+    word_ids: Sequence[int | None]  # of each token: which word of its text it belongs to
+    tokens: range  # those of the text; the others are the question's, or special
+    number: int  # which row of the call it is of
+
+
+@dataclass(frozen=True, slots=True)
 class Twins:
     """A pair in two sequences, as a siamese network reads it."""
 
@@ -61,7 +72,8 @@ class Spanned(list[int]):
 
 
 Row = list[int] | Joined | Twins
-"""The tokens of one text or pair, truncated; `len` counts them. An empty text may have none. A tagger's are Spanned."""
+"""The tokens of one text or pair, truncated; `len` counts them. An empty text may have none. A tagger's are Spanned,
+those in which an answer is looked for Passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,11 @@ COLLATORS: MappingProxyType[tuple[tuple[str, ...], int], Callable[[Padding, Sequ
     }
 )
 """A graph's inputs and the texts in a row -> how its rows (of the kind that goes with them) become a batch."""
+
+
+def numbers(rows: Sequence[Row]) -> list[int]:
+    """Which text or pair of the call each row is of: of a long one there may be several Passages."""
+    return [row.number if isinstance(row, Passage) else place for place, row in enumerate(rows)]
 
 
 def pieces(row: Row) -> list[int]:

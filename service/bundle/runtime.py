@@ -5,6 +5,7 @@ It knows texts in and scores out. It knows nothing of HTTP, queues or how the mo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from service.bundle.engine import (
 )
 from service.bundle.errors import ProofFailed, TextError
 from service.bundle.manifest import TOKENIZER_FILE, Precision, SealedManifest
+from service.bundle.rows import numbers
 from service.bundle.seal import read_manifest, verified
-from service.bundle.tasks import TASKS, Choice, Logits, Meaning, Scores
+from service.bundle.tasks import TASKS, Logits, Meaning, Scores
 
 __all__ = ["EngineOptions", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
 
@@ -45,13 +47,14 @@ class OpenBundle:
     def run(self, rows: Sequence[Row], handle: RunHandle | None = None) -> Logits:
         """One batch: B rows -> (B, L) logits. Another thread may end it through the handle: RunAborted.
 
-        Of a tagger (B, T, L): only the first `len(row)` of T are the row's own, and `apart` cuts the rest away.
+        Where pieces are answered for (B, T, L): only the first `len(row)` of T are the row's own, and `apart` cuts the
+        rest away.
         """
         feeds = self.encoder.collate(rows, self.graph.buckets)
         return self.graph.run(feeds, handle)[: len(rows)]  # buckets may have added rows
 
     def apart(self, rows: Sequence[Row], logits: Logits) -> list[Logits]:
-        """Each row's own logits of those of its batch: (B, L) -> B x (L,), or a tagger's (B, T, L) -> B x (T, L)."""
+        """Each row's own logits of those of its batch: (B, L) -> B x (L,), or of pieces (B, T, L) -> B x (T, L)."""
         if logits.ndim == 2:
             return list(logits)
         return [own[: len(row)] for row, own in zip(rows, logits, strict=True)]
@@ -86,7 +89,7 @@ def open_bundle(
         max_tokens=manifest.max_tokens,
         pad_id=manifest.pad_id,
         texts=manifest.texts,
-        spanned=meaning.choice is Choice.SPANS,
+        spanned=meaning.of_pieces,
     )
     graph = open_graph(contents[file], options, str(folder / file))
     graph.check(manifest.inputs, meaning.width(len(manifest.labels)), meaning.dimensions)
@@ -107,15 +110,22 @@ def prove(bundle: OpenBundle) -> None:
         raise ProofFailed(f"{bundle.folder}: a text of its proof: {error}; publish the bundle again") from error
     if len({len(row) for row in rows}) == 1:
         raise ProofFailed(f"{bundle.folder}: its proof has texts of one length only, which proves nothing")
-    stored = [np.array(logits) for logits in proof.logits[bundle.precision]]  # B x (L,), a tagger's B x (T * L,)
-    alone = [logits for row in rows for logits in _run_proof(bundle, [row])]
-    together = _run_proof(bundle, rows)
+    stored = [np.array(logits) for logits in proof.logits[bundle.precision]]  # B x (L,), of pieces B x (T * L,)
+    alone = of_texts(rows, [logits for row in rows for logits in _run_proof(bundle, [row])])
+    together = of_texts(rows, _run_proof(bundle, rows))
     _compare(bundle, "alone, its logits differ from the exporter's", alone, stored, limit)
     _compare(bundle, "batched, its logits differ from those alone", together, alone, limit)
 
 
+def of_texts(rows: Sequence[Row], logits: Sequence[Logits]) -> list[Logits]:
+    """The flat logits of rows -> those of texts, of which long ones may have several rows, one behind the other."""
+    owners = numbers(rows)
+    starts = [place for place, owner in enumerate(owners) if place == 0 or owner != owners[place - 1]]
+    return [np.concatenate(logits[start:end]) for start, end in pairwise([*starts, len(rows)])]
+
+
 def _run_proof(bundle: OpenBundle, rows: Sequence[Row]) -> list[Logits]:
-    """B rows -> B x (L,) logits; a tagger's of all pieces of a row, one behind the other: B x (T * L,)."""
+    """B rows -> B x (L,) logits; those of all pieces of a row, one behind the other: B x (T * L,)."""
     try:
         return [logits.ravel() for logits in bundle.apart(rows, bundle.run(rows))]
     except Exception as error:  # ONNX Runtime's own classes share nothing else

@@ -1,7 +1,7 @@
 """What logits mean: pure arithmetic, one row of `TASKS` a task. It knows nothing of texts or graphs.
 
 The scores are those of the `transformers` pipelines on the same logits, label by label; of a tagger piece by piece, and
-`spans` makes entities of them.
+`spans` makes entities of them, as `passages` makes answers of those of a question's text.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +38,7 @@ class Choice(StrEnum):
     NONE = "none"  # no label: the scores themselves are the answer
     VECTOR = "vector"  # no label either: the scores together are a vector
     SPANS = "spans"  # none of the whole row: each of its pieces has scores of its own, and speaks for the best
+    ANSWER = "answer"  # none: the scores say of each piece whether the answer to a question starts or ends there
 
 
 def softmax(logits: Logits) -> Scores:
@@ -91,7 +92,12 @@ class Meaning:
     @property
     def dimensions(self) -> int:
         """Of the graph's logits: (B, L), or (B, T, L) where each piece has its own."""
-        return 3 if self.choice is Choice.SPANS else 2
+        return 3 if self.of_pieces else 2
+
+    @property
+    def of_pieces(self) -> bool:
+        """Has each piece of a text logits of its own?"""
+        return self.choice in (Choice.SPANS, Choice.ANSWER)
 
     def scores(self, logits: Logits) -> Scores:
         """(…, L) logits -> (…, L) scores."""
@@ -104,7 +110,7 @@ class Meaning:
                 return [max(range(len(scores)), key=scores.__getitem__)]
             case Choice.EACH:
                 return [place for place, score in enumerate(scores) if score >= THRESHOLD]
-            case Choice.NONE | Choice.SPANS | Choice.VECTOR:
+            case Choice.NONE | Choice.SPANS | Choice.VECTOR | Choice.ANSWER:
                 return []
 
 
@@ -115,5 +121,6 @@ TASKS = MappingProxyType(
         Task.REGRESSION: Meaning(Function.NONE, Choice.NONE),
         Task.TAGGING: Meaning(Function.SOFTMAX, Choice.SPANS),
         Task.EMBEDDING: Meaning(Function.UNIT, Choice.VECTOR),
+        Task.ANSWERING: Meaning(Function.NONE, Choice.ANSWER),
     }
 )

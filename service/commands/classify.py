@@ -143,6 +143,8 @@ def _check_one_of(flag: str, value: str, known: Iterable[str]) -> None:
 def _check_fits(bundle: "OpenBundle", pair: str | None, top_k: int | None) -> None:
     from service.bundle.tasks import Choice
 
+    if bundle.meaning.choice is Choice.ANSWER:
+        raise Misused(f"{bundle.manifest.name} answers questions from texts: serve it, and ask /v1/answer")
     name, reads_pairs = bundle.manifest.name, bundle.manifest.texts == 2
     if reads_pairs and pair is None:
         raise Misused(f"{name} reads pairs of texts: name a file with --file, and the second column with --pair-column")

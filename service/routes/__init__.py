@@ -6,6 +6,7 @@ from service.api.door import HotRoute
 from service.api.exchange import Desk
 from service.errors import HUB, OIP, OPENAI, OURS, Dialect
 from service.routes import (
+    answer,
     classify,
     compare,
     embed,
@@ -23,7 +24,7 @@ from service.routes import (
 
 def hot(desk: Desk) -> list[HotRoute]:
     """The routes where a microsecond counts."""
-    own = [classify.route(desk), compare.route(desk), *embed.routes(desk)]
+    own = [classify.route(desk), compare.route(desk), *embed.routes(desk), answer.route(desk)]
     return [*own, *hub.routes(desk), *oip.hot(desk), *repository.hot(desk)]
 
 

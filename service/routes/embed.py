@@ -111,18 +111,8 @@ def routes(desk: Desk) -> list[HotRoute]:
 
 async def _vectors(desk: Desk, call: Call, ask: Ask) -> Judged:
     """Those of the model that is named, or of the only one that makes any."""
-    named = ask if ask.model is not None else ask._replace(model=_only(desk))
+    named = ask if ask.model is not None else ask._replace(model=desk.only(Choice.VECTOR, "makes vectors"))
     return await desk.classify(call, named._replace(strategy=Strategy.STUDENT, wants=Wants.VECTORS))
-
-
-def _only(desk: Desk) -> str:
-    """The name of the one model that makes vectors."""
-    served = desk.lifecycle.catalogue.predictors
-    names = sorted({each.manifest.name for each in served if each.bundle.meaning.choice is Choice.VECTOR})
-    if len(names) == 1:
-        return names[0]
-    told = f"name one of {', '.join(names)}" if names else "no model that is served makes vectors"
-    raise InvalidRequest.at("model", told)
 
 
 def render(done: Judged, total_s: float, *, raw: bool) -> bytes:

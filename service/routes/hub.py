@@ -1,4 +1,5 @@
-"""`POST /predict` and `POST /`: the shape of the Hugging Face inference API for text and token classification.
+"""`POST /predict` and `POST /`: the shape of the Hugging Face inference API for text and token classification, feature
+extraction and question answering.
 
 Of text classification the answer is a list of lists even for one text, and of token classification it is not: that is
 what Hugging Face's own client reads.
@@ -9,13 +10,14 @@ from operator import itemgetter
 from typing import Annotated, Literal, NoReturn
 
 import numpy as np
-from pydantic import ConfigDict, Field, RootModel, model_validator
+from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
 from pydantic_core import to_json
 
 from service.api.door import HotRoute
-from service.api.entities import apart, grouped
-from service.api.exchange import Ask, Desk, Texts, Wants, Wire, headers_of
+from service.api.entities import apart, grouped, span, spans
+from service.api.exchange import TAGS, Ask, Desk, TextPair, Texts, Wants, Wire, headers_of
 from service.bundle.manifest import OUTSIDE
+from service.bundle.passages import NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
 from service.bundle.tasks import FUNCTIONS, Choice, Function
 from service.errors import HUB, InvalidRequest
@@ -24,6 +26,8 @@ from service.predictors import Outcome, RowScores
 from service.wire.call import Call, Reply
 
 PATHS = ("/predict", "/")
+LONGEST = 15
+"""Tokens of an answer where nothing is said of it, as Hugging Face has it."""
 
 
 class HubParameters(Wire):
@@ -42,18 +46,58 @@ class HubParameters(Wire):
         None, description=f"Of such a model: entities (or, of single pieces, tags) to leave out; unset: {OUTSIDE}"
     )
 
+    max_answer_len: int | None = Field(
+        None, ge=1, description=f"Of a model that answers questions: tokens of an answer; unset: {LONGEST}"
+    )
+    align_to_words: bool | None = Field(None, description="Of such a model: answers are whole words; unset: true")
+    handle_impossible_answer: bool | None = Field(
+        None, description="Of such a model: that the text has no answer is one too, an empty one; unset: false"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, sent: object) -> object:
         return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
 
 
+class HubQuestion(Wire):
+    """A question, and the text in which its answer stands."""
+
+    question: str
+    context: str
+
+    @property
+    def pair(self) -> TextPair:
+        """As the model reads them."""
+        return TextPair(text=self.question, text_pair=self.context)
+
+
+QUESTION, QUESTIONS = "one question", "many questions"
+
+
+def _asks(value: object) -> str:
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    asked = isinstance(first, HubQuestion) or (isinstance(first, dict) and "question" in first)
+    return (QUESTION if first is value else QUESTIONS) if asked else TEXTS
+
+
+TEXTS = "texts"
+UNSAID = (*TAGS, QUESTION, QUESTIONS, TEXTS)
+HubInputs = Annotated[
+    Annotated[HubQuestion, Tag(QUESTION)]
+    | Annotated[tuple[HubQuestion, ...], Tag(QUESTIONS)]
+    | Annotated[Texts, Tag(TEXTS)],
+    Discriminator(_asks),
+]
+
+
 class HubRequest(Wire):
     """Texts to classify, for the default model."""
 
-    inputs: Texts = Field(
-        description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs. "
-        "A list is always a batch, never a pair."
+    inputs: HubInputs = Field(
+        description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs; for one "
+        "that answers questions, one question with its context or a list of them. A list is always a batch, never a "
+        "pair."
     )
     parameters: HubParameters | None = None
     options: dict[str, bool | None] | None = Field(None, description="Of Hugging Face's own servers; ignored")
@@ -95,23 +139,41 @@ class HubEntities(RootModel[tuple[EntityGroup, ...] | tuple[PieceTag, ...]]):
     """The entities of a text."""
 
 
+class HubAnswer(Wire):
+    """A stretch of the context."""
+
+    answer: str = Field(description="As it stands there; empty where there is none")
+    score: float
+    start: int = Field(description="Its first character in the context, from 0, in Unicode code points")
+    end: int = Field(description="The character behind its last")
+
+
 class HubVectors(RootModel[tuple[tuple[float, ...], ...]]):
     """For each text its vector, of length one."""
 
 
-class HubResponse(RootModel[HubLabels | HubEntities | tuple[HubEntities, ...] | HubVectors]):
-    """As the model's task has it: labels; entities, without a list around those of a text alone; or vectors."""
+class HubAnswers(RootModel[HubAnswer | tuple[HubAnswer, ...]]):
+    """Of a question the best answer, or with `top_k` above 1 the best ones."""
+
+
+class HubResponse(
+    RootModel[HubLabels | HubEntities | tuple[HubEntities, ...] | HubVectors | HubAnswers | tuple[HubAnswers, ...]]
+):
+    """As the model's task has it: labels; entities or answers, without a list around those of a text alone; vectors."""
 
 
 def routes(desk: Desk) -> list[HotRoute]:
     """The endpoint under both of its paths."""
 
     async def work(call: Call) -> Reply:
-        asked = desk.receive(call, HubRequest)
-        done = await desk.classify(call, Ask(asked.inputs, "inputs", wants=Wants.EITHER))
+        asked = desk.receive(call, HubRequest, UNSAID)
+        texts, alone = _read(asked.inputs)
+        done = await desk.classify(call, Ask(texts, "inputs", wants=Wants.ANY, pairs_by=PAIRS_BY))
         wanted = asked.parameters or DEFAULTS
+        if done.predictor.bundle.meaning.choice is Choice.ANSWER:
+            return Reply(render_answers(done, wanted, alone=alone), headers=headers_of(done))
         if done.predictor.bundle.meaning.choice is Choice.SPANS:
-            return Reply(render_entities(done, wanted, alone=isinstance(asked.inputs, str)), headers=headers_of(done))
+            return Reply(render_entities(done, wanted, alone=alone), headers=headers_of(done))
         if done.predictor.bundle.meaning.choice is Choice.VECTOR:
             return Reply(render_vectors(done, wanted), headers=headers_of(done))
         return Reply(render(done, wanted), headers=headers_of(done))
@@ -130,21 +192,54 @@ def routes(desk: Desk) -> list[HotRoute]:
 
 
 DEFAULTS = HubParameters()
+PAIRS_BY = '; write {"text": ..., "text_pair": ...}, or {"question": ..., "context": ...}, for each'
+
+
+def _read(
+    inputs: HubQuestion | Sequence[HubQuestion] | str | TextPair | Sequence[str] | Sequence[TextPair],
+) -> tuple[str | TextPair | Sequence[str] | Sequence[TextPair], bool]:
+    """What the model reads; and whether it was no list."""
+    if isinstance(inputs, HubQuestion):
+        return inputs.pair, True
+    if not isinstance(inputs, str | TextPair):
+        return [each.pair if isinstance(each, HubQuestion) else each for each in inputs], False  # type: ignore[return-value]
+    return inputs, True
 
 
 def render(done: Judged, wanted: HubParameters) -> bytes:
     """The body of a HubResponse, written directly."""
-    if wanted.aggregation_strategy is not None or wanted.ignore_labels is not None:
-        _refuse(done, wanted, ("aggregation_strategy", "ignore_labels"), "classifies whole texts and marks no entities")
+    if any(getattr(wanted, name) is not None for name in (*OF_ENTITIES, *OF_ANSWERS)):
+        _refuse(done, wanted, (*OF_ENTITIES, *OF_ANSWERS), "classifies whole texts")
     labels = done.predictor.labels_json
     return f"[{','.join([_row(labels, scores, wanted.top_k) for scores in _scores(done, wanted)])}]".encode()
 
 
 def render_entities(done: Judged, wanted: HubParameters, *, alone: bool) -> bytes:
     """The same of a model that marks entities; `alone`: the text was no list."""
-    if wanted.top_k is not None or wanted.function_to_apply is not None:
-        _refuse(done, wanted, ("top_k", "function_to_apply"), "marks entities and has no scores of labels")
+    unfit = ("top_k", "function_to_apply", *OF_ANSWERS)
+    if any(getattr(wanted, name) is not None for name in unfit):
+        _refuse(done, wanted, unfit, "marks entities and has no scores of labels")
     rows = ",".join([_found(done, outcome, wanted) for outcome in done.outcomes])
+    return (rows if alone else f"[{rows}]").encode()
+
+
+OF_ENTITIES = ("aggregation_strategy", "ignore_labels")
+OF_ANSWERS = ("max_answer_len", "align_to_words", "handle_impossible_answer")
+
+
+def render_answers(done: Judged, wanted: HubParameters, *, alone: bool) -> bytes:
+    """The same of a model that answers questions."""
+    unfit = ("function_to_apply", *OF_ENTITIES)
+    if any(getattr(wanted, name) is not None for name in unfit):
+        _refuse(done, wanted, unfit, "answers questions and has no labels")
+    search = Search(
+        top_k=wanted.top_k or 1,
+        longest=wanted.max_answer_len or LONGEST,
+        whole_words=wanted.align_to_words is not False,
+        perhaps_none=bool(wanted.handle_impossible_answer),
+    )
+    found = [outcome.answers(search) or [AnswerSpan(0.0, 0, 0, NO_ANSWER)] for outcome in done.outcomes]
+    rows = ",".join([spans(best) if search.top_k > 1 else span(best[0]) for best in found])
     return (rows if alone else f"[{rows}]").encode()
 
 
@@ -161,7 +256,6 @@ def _found(done: Judged, outcome: Outcome, wanted: HubParameters) -> str:
     ignored = (OUTSIDE,) if wanted.ignore_labels is None else wanted.ignore_labels
     if how is Aggregation.FIRST and wanted.ignore_labels is None:  # what it has found in any case
         return grouped(outcome.entities)
-    assert outcome.tagged is not None  # a tagger's is
     row, labels = outcome.tagged.row, done.predictor.manifest.labels
     scores = np.array(outcome.scores).reshape(len(row), len(labels))  # (T, L)
     if how is Aggregation.NONE:

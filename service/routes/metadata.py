@@ -54,7 +54,7 @@ class Properties(Wire):
     max_tokens: int
     json_outputs: tuple[str, ...] = Field(
         description="Outputs whose strings are JSON: a tagger's `entities` has for each text a list of objects with "
-        "label, score, start, end (in Unicode code points) and text"
+        "label, score, start, end (in Unicode code points) and text; `answer` a list of answer, score, start and end"
     )
     digest: str = Field(description="The seal of its bundle; answers bear the first digits as x-model-digest")
 

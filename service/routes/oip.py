@@ -116,7 +116,7 @@ def _infer(desk: Desk, pattern: re.Pattern[str]) -> Callable[[Call], Awaitable[R
                 named.get("version"),
                 _truncate(asked.parameters),
                 pairs_by=f"; give the tensors {TEXT} and {TEXT_PAIR}",
-                wants=Wants.EITHER,
+                wants=Wants.ANY,
             ),
         )
         return Reply(render(done, asked.id, wanted), headers=headers_of(done))

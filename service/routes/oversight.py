@@ -196,8 +196,8 @@ def _off(settings: Settings, predictor: Predictor, student: Student | None, capt
         return
     if not settings.watch_share:
         yield "agreement: set --watch-share"
-    elif predictor.bundle.meaning.choice in (Choice.NONE, Choice.VECTOR):
-        yield "agreement: numbers and vectors are no labels to agree on"
+    elif predictor.bundle.meaning.choice in (Choice.NONE, Choice.VECTOR, Choice.ANSWER):
+        yield "agreement: numbers, vectors and answers are no labels to agree on"
     elif student is None or student.pair is None:
         yield "agreement: no teacher with the same task and labels is served beside it"
     if not settings.drift:

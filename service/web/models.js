@@ -55,7 +55,7 @@ function offerTeachers() {
 
 /** Does it say something of a text? A vector is nothing to look at. */
 function classifies(model) {
-  return model.task !== "embedding";
+  return model.task !== "embedding" && model.task !== "question-answering";
 }
 
 /** Do both say the same of the same texts? */
