@@ -27,6 +27,8 @@ TASKS = {
 
 
 CALIBRATION = "Calibration"
+MANY = 20
+"""More labels than this are not listed: the recipe has them all."""
 
 
 def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> str:
@@ -123,8 +125,10 @@ def results_table(manifests: Sequence[Manifest]) -> list[str]:
 
 
 def _labels(manifest: Manifest) -> str:
-    dimensions = f"of {len(manifest.labels)} dimensions"
-    return dimensions if manifest.task is Task.EMBEDDING else ", ".join(manifest.labels)
+    labels = manifest.labels
+    if manifest.task is Task.EMBEDDING:
+        return f"of {len(labels)} dimensions"
+    return ", ".join(labels) if len(labels) <= MANY else f"{len(labels)} labels, from {labels[0]} to {labels[-1]}"
 
 
 def _results(results: tuple[Measured, ...]) -> list[str]:

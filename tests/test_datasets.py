@@ -110,7 +110,7 @@ REFUSED = {
     "another ending": (
         "a.parquet",
         b"PAR1",
-        "a.parquet: unknown kind of file; use one of .tsv, .csv, .jsonl, .conll, .txt",
+        "a.parquet: unknown kind of file; use one of .tsv, .csv, .jsonl, .json, .conll, .txt",
     ),
     "no ending": ("rows", b"text", "rows: unknown kind of file"),
 }

@@ -140,7 +140,7 @@ def test_its_client_asks_for_the_best_labels(triton: InferenceServerClient, zoo:
 
 
 def test_its_client_hears_what_is_wrong(triton: InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match="no such model; there are same, same@1") as caught:
+    with pytest.raises(InferenceServerException, match="no such model; there are asks, asks@1, same, same@1") as caught:
         triton.infer("ape", tensors(SINGLE), outputs=outputs("scores"))
     assert caught.value.status() == "404"
     with pytest.raises(InferenceServerException, match="binary tensors are not offered") as caught:

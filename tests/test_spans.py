@@ -226,9 +226,9 @@ def test_without_a_notion_of_words_each_piece_is_one() -> None:
     assert all(len(word) == 1 for word in row.words)
 
 
-def test_taggers_read_single_texts() -> None:
+def test_a_siamese_network_answers_for_no_pieces() -> None:
     with pytest.raises(ValueError, match="no graph takes 2 texts"):
-        toy.encoder(Role.TEACHER, toy.tokenizer(special=True), pairs=True, spanned=True)
+        toy.encoder(Role.STUDENT, toy.tokenizer(special=False), pairs=True, spanned=True)
 
 
 def test_agreement_is_of_places_and_labels() -> None:

@@ -251,7 +251,7 @@ def test_what_a_tagger_cannot_do_is_refused(client: httpx2.Client, parameters: d
 def test_a_classifier_marks_no_entities(taggers: Path) -> None:
     with serving(taggers, "--default", "toy") as server, server.client() as client:
         for field, value in (("aggregation_strategy", "first"), ("ignore_labels", ["O"])):
-            said = f"parameters.{field}: toy@1 classifies whole texts and marks no entities; leave it away"
+            said = f"parameters.{field}: toy@1 classifies whole texts and marks nothing in them; leave it away"
             assert said in refusal(client, "/predict", inputs="good", parameters={field: value})
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from export.device import quick_at_bfloat16
 from export.objectives import logit_mse
 from export.sections import Distillation
 from export.signals import Signals
@@ -32,6 +33,11 @@ def transfer_set(rows: int = 96) -> TransferSet:
 
 DATA = transfer_set()
 closeness = closeness_to(DATA)
+
+
+in_bfloat16 = pytest.mark.skipif(
+    not quick_at_bfloat16(torch.device("cpu")), reason="this processor has no instructions for bfloat16"
+)
 
 
 def loop(**changes: Any) -> Distillation:
@@ -84,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     assert moved(weights(students[0]), students[2])
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=in_bfloat16)])
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path, bf16: bool) -> None:
     whole, stopped = new_student(), new_student()
     wanted = fit(whole, [stage(bf16=bf16)], closeness, tmp_path / "whole", seed=1)
@@ -183,6 +189,7 @@ def test_a_stage_starts_from_the_best_of_the_one_before(tmp_path: Path) -> None:
     assert {folder.name for folder in (tmp_path / "both").iterdir()} == {"0-toy", "1-head"}
 
 
+@in_bfloat16
 def test_runs_of_different_precision_live_in_one_process(tmp_path: Path) -> None:
     found = {}
     for name, bf16 in (("a", False), ("b", True), ("c", False)):

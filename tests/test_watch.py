@@ -237,7 +237,7 @@ def test_a_regression_has_no_labels_to_agree_on(tmp_path: Path) -> None:
         await classify(door, TEXTS[:3])
         report = await until(door, lambda report: report["rows"] == 3)
         assert report["agreement"] is None
-        assert report["off"][0] == "agreement: numbers and vectors are no labels to agree on"
+        assert report["off"][0] == "agreement: numbers, vectors and answers are no labels to agree on"
 
     visit(folder, act, watch_share=1)
 

@@ -188,20 +188,21 @@ def draft(
         inputs=INPUTS[NETWORK[role], reader.texts],
         max_tokens=MAX_TOKENS,
         pad_id=VOCABULARY["[PAD]"],
-        graphs={
-            precision: Graph(file=file, parity=0, wander=0, flips=0, tolerance=TOLERANCE)
-            for precision, file in graphs.items()
-        },
+        graphs={precision: _declared(file) for precision, file in graphs.items()},
         files=digests(files),
-        lineage=Lineage(
-            teacher=None if role is Role.TEACHER else "toy-teacher@1",
-            method="random weights",
-            recipe="seed = 1\n",
-            versions={"numpy": np.__version__},
-        ),
+        lineage=_lineage(role),
         results=(Measured(what="toy, exact", dataset="toy", split="dev", rows=4, metric="accuracy", value=0.5),),
         proof=Proof(texts=tuple(texts), logits=proof),
     )
+
+
+def _declared(file: str) -> Graph:
+    return Graph(file=file, parity=0, wander=0, flips=0, tolerance=TOLERANCE)
+
+
+def _lineage(role: Role) -> Lineage:
+    teacher = None if role is Role.TEACHER else "toy-teacher@1"
+    return Lineage(teacher=teacher, method="random weights", recipe="seed = 1\n", versions={"numpy": np.__version__})
 
 
 def publish(

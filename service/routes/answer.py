@@ -7,7 +7,8 @@ from pydantic import Field
 from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
 from service.api.entities import spans
-from service.api.exchange import Ask, Desk, TextPair, Wants, Wire, headers_of
+from service.api.exchange import Ask, Desk, Wants, Wire, headers_of
+from service.api.questions import ASKED, Question, Questions
 from service.bundle.passages import Search
 from service.bundle.tasks import Choice
 from service.errors import OURS
@@ -18,19 +19,12 @@ from service.wire.call import Call, Reply
 PATH = "/v1/answer"
 
 
-class Question(Wire):
-    """A question, and the text in which its answer stands."""
-
-    question: str
-    context: str
-
-
 class AnswerRequest(Wire):
     """Questions to answer from texts."""
 
     model: str | None = Field(None, description="name or name@version; unset: the only model that answers questions")
     version: str | int | None = Field(None, description="A version of that model; unset: the newest that is served")
-    input: Question | tuple[Question, ...] = Field(description="One question with its context, or a list of them")
+    input: Questions = Field(description="One question with its context, or a list of them")
     top_k: int = Field(1, ge=1, le=100, description="So many answers, the best first")
     max_answer_tokens: int = Field(Search().longest, ge=1, le=512, description="Tokens of an answer")
     no_answer: bool = Field(False, description="That the context has no answer is one too: an empty one")
@@ -66,22 +60,17 @@ def route(desk: Desk) -> HotRoute:
     """The endpoint with its description."""
 
     async def work(call: Call) -> Reply:
-        asked = desk.receive(call, AnswerRequest)
+        asked = desk.receive(call, AnswerRequest, ASKED)
         version = asked.version if asked.version is None else str(asked.version)
         name = asked.model or desk.only(Choice.ANSWER, "answers questions")
-        ask = Ask(_pairs(asked.input), "input", name, version, asked.truncate, strategy=Strategy.STUDENT)
+        pairs = asked.input.pair if isinstance(asked.input, Question) else tuple(each.pair for each in asked.input)
+        ask = Ask(pairs, "input", name, version, asked.truncate, strategy=Strategy.STUDENT)
         done = await desk.classify(call, ask._replace(wants=Wants.ANSWERS))
         search = Search(asked.top_k, asked.max_answer_tokens, perhaps_none=asked.no_answer)
         return Reply(render(done, search, perf_counter() - call.started), headers=headers_of(done))
 
     endpoint = desk.endpoint(work, OURS, PATH)
     return HotRoute(PATH, endpoint, "Answer questions from texts", AnswerRequest, AnswerResponse, of_model=True)
-
-
-def _pairs(asked: Question | tuple[Question, ...]) -> TextPair | tuple[TextPair, ...]:
-    if isinstance(asked, Question):
-        return TextPair(text=asked.question, text_pair=asked.context)
-    return tuple(TextPair(text=each.question, text_pair=each.context) for each in asked)
 
 
 def render(done: Judged, search: Search, total_s: float) -> bytes:

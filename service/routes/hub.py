@@ -16,6 +16,7 @@ from pydantic_core import to_json
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped, span, spans
 from service.api.exchange import TAGS, Ask, Desk, TextPair, Texts, Wants, Wire, headers_of
+from service.api.questions import ASKED, Question, Questions, asks
 from service.bundle.manifest import OUTSIDE
 from service.bundle.passages import NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
@@ -60,34 +61,11 @@ class HubParameters(Wire):
         return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
 
 
-class HubQuestion(Wire):
-    """A question, and the text in which its answer stands."""
-
-    question: str
-    context: str
-
-    @property
-    def pair(self) -> TextPair:
-        """As the model reads them."""
-        return TextPair(text=self.question, text_pair=self.context)
-
-
-QUESTION, QUESTIONS = "one question", "many questions"
-
-
-def _asks(value: object) -> str:
-    first = value[0] if isinstance(value, list | tuple) and value else value
-    asked = isinstance(first, HubQuestion) or (isinstance(first, dict) and "question" in first)
-    return (QUESTION if first is value else QUESTIONS) if asked else TEXTS
-
-
-TEXTS = "texts"
-UNSAID = (*TAGS, QUESTION, QUESTIONS, TEXTS)
+TEXTS, ASKING = "texts", "questions"
+UNSAID = (*TAGS, *ASKED, TEXTS, ASKING)
 HubInputs = Annotated[
-    Annotated[HubQuestion, Tag(QUESTION)]
-    | Annotated[tuple[HubQuestion, ...], Tag(QUESTIONS)]
-    | Annotated[Texts, Tag(TEXTS)],
-    Discriminator(_asks),
+    Annotated[Texts, Tag(TEXTS)] | Annotated[Questions, Tag(ASKING)],
+    Discriminator(lambda value: ASKING if asks(value) else TEXTS),
 ]
 
 
@@ -196,20 +174,20 @@ PAIRS_BY = '; write {"text": ..., "text_pair": ...}, or {"question": ..., "conte
 
 
 def _read(
-    inputs: HubQuestion | Sequence[HubQuestion] | str | TextPair | Sequence[str] | Sequence[TextPair],
+    inputs: Question | Sequence[Question] | str | TextPair | Sequence[str] | Sequence[TextPair],
 ) -> tuple[str | TextPair | Sequence[str] | Sequence[TextPair], bool]:
     """What the model reads; and whether it was no list."""
-    if isinstance(inputs, HubQuestion):
+    if isinstance(inputs, Question):
         return inputs.pair, True
     if not isinstance(inputs, str | TextPair):
-        return [each.pair if isinstance(each, HubQuestion) else each for each in inputs], False  # type: ignore[return-value]
+        return [each.pair if isinstance(each, Question) else each for each in inputs], False  # type: ignore[return-value]
     return inputs, True
 
 
 def render(done: Judged, wanted: HubParameters) -> bytes:
     """The body of a HubResponse, written directly."""
     if any(getattr(wanted, name) is not None for name in (*OF_ENTITIES, *OF_ANSWERS)):
-        _refuse(done, wanted, (*OF_ENTITIES, *OF_ANSWERS), "classifies whole texts")
+        _refuse(done, wanted, (*OF_ENTITIES, *OF_ANSWERS), "classifies whole texts and marks nothing in them")
     labels = done.predictor.labels_json
     return f"[{','.join([_row(labels, scores, wanted.top_k) for scores in _scores(done, wanted)])}]".encode()
 
