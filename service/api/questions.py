@@ -1,8 +1,9 @@
-"""Questions with the texts in which their answers stand, as requests write them. It knows nothing of models."""
+"""Questions with the texts in which their answers stand, as requests write them, and the answers. It knows nothing of
+models."""
 
 from typing import Annotated
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 
 from service.api.exchange import TextPair, Wire
 
@@ -17,6 +18,15 @@ class Question(Wire):
     def pair(self) -> TextPair:
         """As a model reads them."""
         return TextPair(text=self.question, text_pair=self.context)
+
+
+class SpanFound(Wire):
+    """A stretch of the context."""
+
+    answer: str = Field(description="As it stands there; empty where there is none")
+    score: float = Field(description="The probability that it starts there, times that it ends there")
+    start: int = Field(description="Its first character in the context, from 0, in Unicode code points")
+    end: int = Field(description="The character behind its last")
 
 
 QUESTION, QUESTIONS = ASKED = ("one question", "many questions")

@@ -8,7 +8,7 @@ from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
 from service.api.entities import spans
 from service.api.exchange import Ask, Desk, Wants, Wire, headers_of
-from service.api.questions import ASKED, Question, Questions
+from service.api.questions import ASKED, Question, Questions, SpanFound
 from service.bundle.passages import Search
 from service.bundle.tasks import Choice
 from service.errors import OURS
@@ -29,15 +29,6 @@ class AnswerRequest(Wire):
     max_answer_tokens: int = Field(Search().longest, ge=1, le=512, description="Tokens of an answer")
     no_answer: bool = Field(False, description="That the context has no answer is one too: an empty one")
     truncate: bool = Field(True, description="false: refuse a question that would be cut (422)")
-
-
-class SpanFound(Wire):
-    """A stretch of the context."""
-
-    answer: str = Field(description="As it stands there; empty where there is none")
-    score: float = Field(description="The probability that it starts there, times that it ends there")
-    start: int = Field(description="Its first character in the context, from 0, in Unicode code points")
-    end: int = Field(description="The character behind its last")
 
 
 class Answered(Wire):

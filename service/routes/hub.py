@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped, span, spans
 from service.api.exchange import TAGS, Ask, Desk, TextPair, Texts, Wants, Wire, headers_of
-from service.api.questions import ASKED, Question, Questions, asks
+from service.api.questions import ASKED, Question, Questions, SpanFound, asks
 from service.bundle.manifest import OUTSIDE
 from service.bundle.passages import NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
@@ -46,7 +46,6 @@ class HubParameters(Wire):
     ignore_labels: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(  # a list, once nulls are away
         None, description=f"Of such a model: entities (or, of single pieces, tags) to leave out; unset: {OUTSIDE}"
     )
-
     max_answer_len: int | None = Field(
         None, ge=1, description=f"Of a model that answers questions: tokens of an answer; unset: {LONGEST}"
     )
@@ -117,20 +116,11 @@ class HubEntities(RootModel[tuple[EntityGroup, ...] | tuple[PieceTag, ...]]):
     """The entities of a text."""
 
 
-class HubAnswer(Wire):
-    """A stretch of the context."""
-
-    answer: str = Field(description="As it stands there; empty where there is none")
-    score: float
-    start: int = Field(description="Its first character in the context, from 0, in Unicode code points")
-    end: int = Field(description="The character behind its last")
-
-
 class HubVectors(RootModel[tuple[tuple[float, ...], ...]]):
     """For each text its vector, of length one."""
 
 
-class HubAnswers(RootModel[HubAnswer | tuple[HubAnswer, ...]]):
+class HubAnswers(RootModel[SpanFound | tuple[SpanFound, ...]]):
     """Of a question the best answer, or with `top_k` above 1 the best ones."""
 
 
