@@ -92,6 +92,22 @@ def pretrain(
 
 
 @app.command()
+def saving(
+    beside: Annotated[Path, typer.Argument(help="an encoder of `pretrain` that began with random weights")],
+    runs: Annotated[list[Path], typer.Argument(help="encoders of the same shape that were extracted")],
+    plot: Annotated[Path | None, typer.Option(help="an SVG of the curves; needs the extra `report`")] = None,
+) -> None:
+    """Print how much computing extraction saved (chen2021), and draw loss against computing."""
+    from export.saving import draw, read_run, table
+
+    first, others = read_run(beside), [read_run(folder) for folder in runs]
+    for line in table(others, first):
+        typer.echo(line)
+    if plot:
+        draw([first, *others], plot)
+
+
+@app.command()
 def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overrides = []) -> None:  # noqa: B006
     """Fine-tune an encoder (hub id or folder) on labelled data; the teacher lies in --out."""
     from export.recipe import TeachRecipe, read_recipe

@@ -34,13 +34,14 @@ from export.pretrained import check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.recipe import ExtractRecipe, as_toml, fingerprint
 from export.relations import Inside
+from export.saving import COST
 from export.shape import BertShape, parse_shape
 from export.students import count_parameters
 from export.teacher import weights_digest
-from export.training import Stage, fit, judge_by
+from export.training import Stage, evaluations, fit, judge_by
 from export.transfer import Tokens, length_batches
 
-RECIPE, COST = "recipe.toml", "cost.json"
+RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,11 @@ class Cost:
 
     @property
     def total(self) -> float:
-        return self.extraction + self.row * self.rows
+        return self.after(1)
+
+    def after(self, share: float) -> float:
+        """When so much of the run is done."""
+        return self.extraction + self.row * self.rows * share
 
 
 def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
@@ -111,11 +116,14 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     objective = chen2021.objective(recipe, heads)
     judge = judge_by(objective, judging, recipe.training.batch_size)
     folder = work / "encoders" / f"{recipe.name}-{_fingerprint(recipe, teacher, learnt)}"
-    fit(watching, [Stage("chen2021", rows, objective, recipe.training, judge=judge)], judge, folder, recipe.seed)
+    stage = Stage("chen2021", rows, objective, recipe.training, judge=judge)
+    fit(watching, [stage], judge, folder, recipe.seed)
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
-    (out / COST).write_text(json.dumps(asdict(cost) | {"total": cost.total}, indent=2) + "\n", encoding="utf-8")
+    curve = [{"compute": cost.after(seen.done), "loss": -seen.metric} for seen in evaluations(folder, stage)]
+    told = asdict(cost) | {"total": cost.total, "curve": curve}
+    (out / COST).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return out
 
 

@@ -8,9 +8,9 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -91,6 +91,7 @@ class Standing:
     best: float = -math.inf
     best_step: int = 0
     worse: int = 0  # evaluations since the best one
+    seen: list[tuple[float, float]] = field(default_factory=list)  # of each evaluation: share of the steps, metric
 
 
 def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path, seed: int) -> float:
@@ -100,7 +101,7 @@ def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path,
     """
     best = -math.inf
     for number, stage in enumerate(stages):
-        place = folder / f"{number}-{stage.name}"
+        place = _place(folder, stage, number)
         best = _run(student, stage, judge, place, seed + number)
         if number + 1 < len(stages):  # its best weights are all that the next one needs
             _forget_states(place)
@@ -135,6 +136,22 @@ def judge_by(objective: Objective, rows: Rows, batch_size: int) -> Judge:
         return -total / count
 
     return judge
+
+
+class Evaluation(NamedTuple):
+    """What was seen of a student on its way."""
+
+    done: float  # share of the stage's steps
+    metric: float
+
+
+def evaluations(folder: Path, stage: Stage, number: int = 0) -> list[Evaluation]:
+    """Of a stage that `fit` has run, by its place among all."""
+    return [Evaluation(*seen) for seen in _standing(_place(folder, stage, number)).seen]
+
+
+def _place(folder: Path, stage: Stage, number: int) -> Path:
+    return folder / f"{number}-{stage.name}"
 
 
 def _standing(folder: Path) -> Standing:
@@ -203,6 +220,7 @@ class _Run:
         standing, average = self.standing, self.average.module.eval()
         metric = self.judge(average)
         standing.worse += 1
+        standing.seen.append((standing.step / self.steps, metric))
         if metric > standing.best:
             standing.best, standing.best_step, standing.worse = metric, standing.step, 0
             save_model(average, str(self.folder / "best.safetensors"))

@@ -18,6 +18,7 @@ from export.pretrained import load_network
 from export.pretraining import pretrain
 from export.recipe import ExtractRecipe
 from export.relations import products
+from export.saving import read_run
 from export.shape import BertShape
 from export.teacher import Teacher
 from tests.workshop import LABELS, Shop, command
@@ -64,6 +65,10 @@ def test_a_student_comes_nearer_to_its_teacher(
     cost = json.loads((folder / "cost.json").read_text())
     assert cost["total"] == pytest.approx(cost["extraction"] + cost["row"] * cost["rows"])
     assert (cost["extraction"] > 0) is (by == "importance")
+    curve = read_run(folder).curve
+    assert [point.loss for point in curve] == pytest.approx(losses, abs=1e-4)
+    assert curve[-1].compute == pytest.approx(cost["total"])
+    assert curve[0].compute > cost["extraction"]
 
 
 def test_the_best_weights_are_those_that_are_written(shop: Shop, tmp_path: Path) -> None:
