@@ -18,6 +18,7 @@ import numpy as np
 from service.batching.batcher import Batcher
 from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
+from service.bundle.errors import TextTooLong
 from service.bundle.manifest import Role
 from service.bundle.passages import AnswerSpan, Search, answers
 from service.bundle.rows import Passage, Spanned, numbers
@@ -108,9 +109,11 @@ class Predictor:
         # Not a method of ours: a cycle would keep a retired model in memory until Python's collector comes by, and
         # that is seldom, or never for the models of the start; see `worker`.
         observe = partial(_observe, self.meter) if student else partial(_observe_teacher, self.meter, self.pace)
+        bounds = limits(settings, manifest.role)
+        self._most = min(bounds.queued, bounds.queued_of_one)  # parts of the texts of a request
         self._batcher: Batcher[Row, Outcome] = Batcher(
             partial(_RUNNERS.get(bundle.meaning.choice, _Runner), bundle),
-            limits(settings, manifest.role),
+            bounds,
             workers=settings.student_workers if student else 1,
             name=self.name,
             observe=observe,
@@ -155,8 +158,11 @@ class Predictor:
         else:
             rows = await self._encode_aside(texts, client, truncate)
         elapsed = perf_counter() - started
+        answering = self.bundle.meaning.choice is Choice.ANSWER
+        if answering and len(rows) > self._most:  # it would never be taken, however long one waits
+            raise TextTooLong(f"the texts have {len(rows)} parts, and {self._most} may wait at once; send fewer", None)
         future = self._batcher.submit(rows, deadline, client)
-        if self.bundle.meaning.choice is Choice.ANSWER:
+        if answering:
             future = asyncio.ensure_future(_of_texts(future, rows))
         return Pending(future, sum(map(len, rows)), elapsed, rows)
 

@@ -144,6 +144,16 @@ def test_what_makes_no_sense_is_refused(path: str, body: dict[str, Any], problem
     assert problem in answer.text.replace('\\"', '"')
 
 
+def test_a_text_of_more_parts_than_may_wait_is_refused_for_good(models: Path) -> None:
+    with (
+        serving(models, "--default", "asks", "--max-queue-rows", "8", "--max-request-rows", "4") as server,
+        server.client() as client,
+    ):
+        question = {"question": QUESTION, "context": "a very dull film . " * 200}
+        answer = client.post("/v1/answer", json={"input": question})
+        assert (answer.status_code, "parts, and" in answer.text) == (422, True)
+
+
 def test_parameters_of_answers_are_of_no_other_model(models: Path) -> None:
     with serving(models, "--default", "toy") as server, server.client() as client:
         answer = client.post("/predict", json={"inputs": "good", "parameters": {"max_answer_len": 3}})

@@ -89,7 +89,7 @@ class WrongKind(TextError):
 
 
 class TextTooLong(TextError):
-    """More tokens than the model reads, and the caller does not want it cut."""
+    """More tokens than the model reads, and the caller does not want it cut; or more parts than may be waiting."""
 
 
 class TextUnreadable(TextError):
