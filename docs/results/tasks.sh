@@ -83,7 +83,7 @@ score() { # once, when everything is chosen
   "$PYTHON" -m export evaluate "$MODELS/$NAME-minilm/1" "$test" "${columns[@]}"
   for seed in "${SEEDS[@]}"; do
     for kind in alone distilled; do
-      "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}" --teacher "$MODELS/$NAME-minilm/1"
+      "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}"
     done
   done
 }
