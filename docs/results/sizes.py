@@ -66,7 +66,7 @@ def table(folders: list[Path]) -> Iterator[str]:
     berts = {name: of_bert(config) for name, config in BERTS.items()}
     beside = list(berts.values())
     of = " | ".join(f"{name}'s, times larger" for name in berts)
-    yield f"| model | weights | without embeddings | exact, fast graph, MB | {of} | without embeddings |"
+    yield f"| model | weights | without embeddings | exact, fast graph, MB | {of} | BERT-base's body, times larger |"
     yield f"|---|--:|--:|--:|{'--:|' * (len(berts) + 1)}"
     for name, weights in berts.items():
         yield line(f"{name}'s shape", weights, "", beside)
