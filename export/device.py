@@ -1,7 +1,7 @@
 """Where networks run, and in which arithmetic: bfloat16 where the device is quick at it, fp32 elsewhere.
 
-A processor without instructions for bfloat16 emulates it, some ten times slower than fp32, and torch's fused LSTM does
-not run in it there at all.
+A processor without instructions for bfloat16 emulates it, many times slower than fp32 (docs/results/training.md), and
+torch's fused LSTM does not run in it there at all.
 """
 
 import torch
