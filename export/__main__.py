@@ -158,17 +158,18 @@ def adopt(
     """Publish a Hugging Face classifier as a bundle; or an encoder, which makes vectors of texts."""
     from export.datasets import Columns
     from export.encoders import is_encoder
+    from export.publish import Called
 
+    called = Called(name, version, role)
     if pooling is not None or is_encoder(model):
         from export.vectors import adopt_vectors
 
         sources = dev[0] if len(dev) == 1 else tuple(dev)
-        folder = adopt_vectors(model, name, version, sources, text, pooling or Pooled.MEAN, models, _command())
+        folder = adopt_vectors(model, called, sources, text, pooling or Pooled.MEAN, models, _command())
         return _done("encoder", folder)
-    from export.pipeline import Called, adopt
+    from export.pipeline import adopt
 
     columns = Columns(text, label, pair, _relabelled(relabel), repair)
-    called = Called(name, version, role)
     folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, _command())
     _done(role, folder)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.tags import Span
 from service.bundle.passages import NO_ANSWER, Search, answers
-from service.bundle.rows import Passage
+from service.bundle.rows import Passage, Row
 
 Logits = NDArray[np.float32]
 
@@ -57,6 +57,11 @@ def _listed(cell: object) -> Iterator[tuple[str, int]]:
                         raise ValueError('an answer is written {"text": ..., "answer_start": ...}')
         case _:
             raise ValueError('answers are a list of {"text": ..., "answer_start": ...}')
+
+
+def passages(rows: Sequence[Row]) -> list[Passage]:
+    """As an encoder of questions and texts makes them; it makes no others."""
+    return [row for row in rows if isinstance(row, Passage)]
 
 
 def edges(row: Passage, wanted: Answers) -> tuple[int, int]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.encoders import RECIPE, WEIGHTS, save_encoder
+from export.encoders import WEIGHTS, save_encoder
 from export.errors import OptionError, RecipeError
 from export.initial import new_student
 from export.methods import wu2020
 from export.objectives import UNLABELLED
+from export.pretrained import RECIPE
 from export.publish import Reads, encoder_of
 from export.recipe import ApproximateRecipe, as_toml, fingerprint
 from export.sections import HiddenStates

@@ -26,6 +26,7 @@ TASKS = {
 }
 
 
+NO_TEACHER = {Role.TEACHER: "none, it is one", Role.STUDENT: "none, it learned from labels"}
 CALIBRATION = "Calibration"
 MANY = 20
 """More labels than this are not listed: the recipe has them all."""
@@ -59,7 +60,7 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
         f"# {manifest.name}, version {manifest.version}",
         "",
         f"A {manifest.role} for {TASKS[manifest.task]}: {_labels(manifest)}.",
-        f"Method: {lineage.method}. Teacher: {lineage.teacher or 'none, it is one'}.",
+        f"Method: {lineage.method}. Teacher: {lineage.teacher or NO_TEACHER[manifest.role]}.",
     ]
     body = [line for title, lines in parts.items() for line in ("", f"## {title}", "", *lines)]
     return "\n".join([*head, *body, ""])

@@ -15,7 +15,7 @@ from export.errors import ModelError
 from export.students import Recurrent, Shape
 from export.vocabulary import Vocabulary
 
-WEIGHTS, SHAPE, TOKENIZER, RECIPE = "encoder.safetensors", "encoder.json", "tokenizer.json", "recipe.toml"
+WEIGHTS, SHAPE, TOKENIZER = "encoder.safetensors", "encoder.json", "tokenizer.json"
 
 
 @dataclass(frozen=True)

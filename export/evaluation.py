@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from export.alignment import first_pieces, places_of, word_logits
-from export.answers import Answers, nearness
+from export.answers import Answers, nearness, passages
 from export.cascade import Answered
 from export.datasets import Columns, Example, Names, held_out, read_pairs
 from export.errors import ModelError, OptionError
@@ -18,7 +18,7 @@ from export.tags import Words
 from export.tasks import Marks, marks_of, targets_of, words_of
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Manifest, Precision, Task
-from service.bundle.rows import Passage, Spanned
+from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.spans import Tag, entities
 from service.bundle.tasks import softmax, unit
@@ -79,7 +79,7 @@ def asked(logits: Logits, rows: Sequence[Row], marks: Marks | None, labels: Sequ
         return logits
     if isinstance(marks[0], Answers):
         answers = [each for each in marks if isinstance(each, Answers)]
-        return nearness(logits, [row for row in rows if isinstance(row, Passage)], answers)
+        return nearness(logits, passages(rows), answers)
     words = [each for each in marks if isinstance(each, Words)]
     return word_logits(logits, first_pieces([row for row in rows if isinstance(row, Spanned)], words), labels)
 

@@ -1,8 +1,7 @@
 """What the Trainer is given of a task: rows with labels, how they become a batch, and who judges it on dev.
 
 A row is a text or a pair; a tagger's tokens have a label each (see `export.alignment`), and two tokens of a question's
-text are where its answer starts and ends (see `export.answers`). This module knows nothing of
-the loop.
+text are where its answer starts and ends (see `export.answers`). This module knows nothing of the loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +23,12 @@ from transformers import (
 )
 
 from export.alignment import first_pieces, going_on, piece_tags, word_logits
-from export.answers import edges, nearness
+from export.answers import edges, nearness, passages
 from export.datasets import Dataset, Example
 from export.metrics import selecting
 from export.recipe import TeachRecipe
 from export.tasks import answers_of, targets_of, words_of
-from export.teacher import passages, reader, tokenized
+from export.teacher import reader, tokenized
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Task
 from service.bundle.rows import Passage, Spanned

@@ -23,7 +23,7 @@ from export.methods import METHODS
 from export.metrics import Logits, Targets, selecting
 from export.pretrained import load_tokenizer
 from export.progress import console
-from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
 from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
@@ -68,15 +68,6 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
     return _publish_student(recipe, places, command, student, vocabulary, teacher, dev)
-
-
-@dataclass(frozen=True)
-class Called:
-    """What an adopted model is to be."""
-
-    name: str
-    version: int = 1
-    role: Role = Role.TEACHER  # a transformer that was extracted from a larger one is a student
 
 
 def adopt(folder: str, called: Called, dev: Sources, columns: Columns, models: Path, command: str) -> Path:

@@ -30,7 +30,7 @@ from export.extraction import Importance, Places, choose, extract, shape_of, sha
 from export.importance import LOSSES, Batch, importance
 from export.inside import Watched
 from export.methods import chen2021
-from export.pretrained import check_limit, load_network, load_tokenizer
+from export.pretrained import RECIPE, check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.recipe import ExtractRecipe, as_toml, fingerprint
 from export.relations import Inside
@@ -40,8 +40,6 @@ from export.students import count_parameters
 from export.teacher import weights_digest
 from export.training import Stage, evaluations, fit, judge_by
 from export.transfer import Tokens, length_batches
-
-RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True)

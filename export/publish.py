@@ -65,6 +65,15 @@ class Reads:
 
 
 @dataclass(frozen=True)
+class Called:
+    """What an adopted model is to be."""
+
+    name: str
+    version: int = 1
+    role: Role = Role.TEACHER  # a transformer that was extracted from a larger one is a student
+
+
+@dataclass(frozen=True)
 class Trained:
     """All that a bundle is made of, before anything is measured."""
 

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from export.answers import passages
 from export.device import default_device, quick
 from export.errors import ModelError
 from export.pooling import Pooled
@@ -324,11 +325,6 @@ _KINDS: MappingProxyType[Task, type[Teacher]] = MappingProxyType(
     {Task.TAGGING: TaggingTeacher, Task.ANSWERING: ReadingTeacher}
 )
 """Of what is answered piece by piece."""
-
-
-def passages(rows: Sequence[Row]) -> list[Passage]:
-    """As an encoder of questions and texts makes them; it makes no others."""
-    return [row for row in rows if isinstance(row, Passage)]
 
 
 def reader(tokenizer: PreTrainedTokenizerFast, max_tokens: int, texts: int = 1, *, of_pieces: bool = False) -> Encoder:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.alignment import going_on, partners, piece_tags
+from export.answers import passages
 from export.augment import augmented, named_tagger
 from export.data import Data
 from export.datasets import Dataset, Label
@@ -248,19 +249,15 @@ def _encode_passages(
 
     Raises ModelError where the student reads them otherwise than the teacher.
     """
-    kept: list[list[int]] = []
-    read: list[int] = []  # tokens of each text
-    for group in texts.groups:
-        rows: list[Passage] = [row for row in encode_texts(encoder, group) if isinstance(row, Passage)]
-        kept.extend(row.ids for row in rows)
-        read.extend(np.bincount([row.number for row in rows], [len(row) for row in rows], minlength=len(group)))
-    if not np.array_equal(read, pieces.counts):
+    rows = [row for group in texts.groups for row in passages(encode_texts(encoder, group))]
+    places = np.array([place for row in rows for place in row.places], dtype=np.int32)  # (R, 2)
+    if not np.array_equal(places, pieces.places):
         raise ModelError(
             "student.begins: it cuts texts otherwise than the teacher; both need one tokenizer, and "
             "student.max_tokens = teacher.max_tokens"
         )
     nothing = np.full(len(signals.logits), UNLABELLED)
-    return TransferSet((Tokens.of(kept, pad_id),), signals, nothing, pieces=True)
+    return TransferSet(tokens_of(rows, pad_id), signals, nothing, pieces=True)
 
 
 def _spanned(row: Row) -> Spanned:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from export.data import Sources, listed
 from export.datasets import read_pairs
-from export.encoders import RECIPE, is_encoder, load_encoder
+from export.encoders import is_encoder, load_encoder
 from export.errors import DataError
 from export.fine_tuning import teacher_recipe
 from export.metrics import Logits
 from export.pooling import Pooled
-from export.pretrained import plain_tokenizer_json
-from export.publish import Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.pretrained import RECIPE, plain_tokenizer_json
+from export.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.student_graphs import student_graph
 from export.students import BiLSTMEncoder
 from export.teacher import PlainTeacher, pooled, without_padding
@@ -29,31 +29,33 @@ from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 
 
 def adopt_vectors(
-    source: str, name: str, version: int, dev: Sources, column: str, pooling: Pooled, models: Path, command: str
+    source: str, called: Called, dev: Sources, column: str, pooling: Pooled, models: Path, command: str
 ) -> Path:
     """Publish an encoder as a bundle that makes vectors; `dev` are texts on which its graph is measured.
 
-    `pooling` is a Hugging Face model's; one of ours has its own. Raises ModelError, DataError, BundleExists.
+    Pooling and role are a Hugging Face model's; a BiLSTM of ours has its own pooling, and is a student.
+
+    Raises ModelError, DataError, BundleExists.
     """
-    free_place(models, name, version)
+    free_place(models, called.name, called.version)
     sources = (dev,) if isinstance(dev, str) else dev
     texts = [text for each in sources for text in read_pairs(each, (column,)) if isinstance(text, str)]
     if not texts:
         raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
     make = _of_ours if is_encoder(source) else partial(_of_hugging_face, pooling=pooling)
-    trained, vectors = make(source, name, version, texts)
+    trained, vectors = make(source, called, texts)
     return publish(trained, Reference(listed(dev), texts, None, vectors, None), models, command)
 
 
-def _of_ours(source: str, name: str, version: int, texts: Sequence[str]) -> tuple[Trained, Logits]:
+def _of_ours(source: str, called: Called, texts: Sequence[str]) -> tuple[Trained, Logits]:
     saved = load_encoder(source)
     network = BiLSTMEncoder(saved.shape)
     network.load_state_dict(saved.weights)
     network.eval()
     exact = student_graph(network)
     trained = Trained(
-        name=name,
-        version=version,
+        name=called.name,
+        version=called.version,
         role=Role.STUDENT,
         network=Network.RECURRENT,
         task=Task.EMBEDDING,
@@ -82,9 +84,7 @@ def _network_vectors(network: BiLSTMEncoder, rows: Sequence[list[int]]) -> Logit
     return np.stack(without_padding(list(map(len, rows)), run))
 
 
-def _of_hugging_face(
-    source: str, name: str, version: int, texts: Sequence[str], *, pooling: Pooled
-) -> tuple[Trained, Logits]:
+def _of_hugging_face(source: str, called: Called, texts: Sequence[str], *, pooling: Pooled) -> tuple[Trained, Logits]:
     teacher = PlainTeacher.load(source)
 
     def pool(states: Tensor, mask: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ def _of_hugging_face(
 
     vectors = teacher.vectors(texts, pooling)
     trained = Trained(
-        name=name,
-        version=version,
-        role=Role.TEACHER,
+        name=called.name,
+        version=called.version,
+        role=called.role,
         network=Network.TRANSFORMER,
         task=Task.EMBEDDING,
         labels=_dimensions(vectors.shape[1]),

@@ -137,6 +137,7 @@ def distilled(shop: Shop, taught: Path) -> Distilled:
 def adopted(shop: Shop, taught: Path) -> Path:
     """That teacher as a bundle. Read only."""
     from export.datasets import Columns
-    from export.pipeline import Called, adopt
+    from export.pipeline import adopt
+    from export.publish import Called
 
     return adopt(str(taught), Called("toy-bert"), str(shop.dev), Columns(), shop.folder / "models", "a test")

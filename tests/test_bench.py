@@ -79,6 +79,13 @@ def test_one_call_runs_the_whole_batch(toy_student: Path) -> None:
     assert subject.graph_bytes == (toy_student / "model.onnx").stat().st_size
 
 
+@pytest.mark.parametrize("name", ["same", "twins", "asks", "tags", "vectors"])
+def test_models_of_every_kind_of_row_are_measured(name: str, zoo: Path) -> None:
+    found = prepare(Entry(zoo / name / "1", Precision.EXACT), BRIEF).run()
+    assert isinstance(found, np.ndarray)
+    assert len(found) == BRIEF.rows
+
+
 def test_the_bundles_take_turns() -> None:
     calls: list[str] = []
 

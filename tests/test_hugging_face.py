@@ -15,7 +15,8 @@ from transformers import BertConfig, BertForSequenceClassification, Pipeline, Pr
 from export.datasets import Columns
 from export.errors import DataError, ModelError
 from export.metrics import METRICS
-from export.pipeline import Called, Places, adopt, distill
+from export.pipeline import Places, adopt, distill
+from export.publish import Called
 from service.bundle.encoder import Text
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle

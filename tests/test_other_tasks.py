@@ -11,7 +11,8 @@ import pytest
 from export.datasets import Columns
 from export.evaluation import evaluate
 from export.fine_tuning import fine_tune
-from export.pipeline import Called, Places, adopt, distill
+from export.pipeline import Places, adopt, distill
+from export.publish import Called
 from export.teacher import Teacher
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle

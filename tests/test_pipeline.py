@@ -18,7 +18,8 @@ from export.errors import ModelError, RecipeError
 from export.evaluation import evaluate
 from export.fine_tuning import fine_tune
 from export.metrics import accuracy
-from export.pipeline import Called, Places, adopt, distill, random_teacher
+from export.pipeline import Places, adopt, distill, random_teacher
+from export.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.teacher import Teacher
 from service.bundle.errors import BundleExists

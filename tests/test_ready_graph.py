@@ -13,8 +13,9 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export.datasets import Columns
 from export.errors import ModelError
-from export.pipeline import Called, adopt
+from export.pipeline import adopt
 from export.pretrained import load_tokenizer
+from export.publish import Called
 from export.ready_graph import graph_file, read_ready_graph
 from export.teacher import Teacher
 from export.to_onnx import teacher_graph

@@ -17,8 +17,9 @@ from export.datasets import Columns, Names, read_examples
 from export.fine_tuning import fine_tune
 from export.initial import new_student
 from export.objectives import UNLABELLED
-from export.pipeline import Called, Places, adopt, distill
+from export.pipeline import Places, adopt, distill
 from export.pooling import Pooled
+from export.publish import Called
 from export.recipe import DistillRecipe
 from export.sections import HiddenStates
 from export.served_teacher import ServedTeacher

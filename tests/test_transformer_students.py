@@ -13,8 +13,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from export.datasets import Columns
 from export.errors import ModelError, RecipeError
 from export.fine_tuning import fine_tune
-from export.pipeline import Called, Places, adopt, distill
+from export.pipeline import Places, adopt, distill
 from export.pretrained import load_tokenizer
+from export.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.students import Transformer
 from service.bundle.encoder import Text
@@ -103,6 +104,14 @@ def test_a_fine_tuned_one_is_adopted_as_a_student(shop: Shop, taught: Path, tmp_
         "adopt", taught, "--name", "other", "--role", "student", "--dev", shop.dev, "--models", tmp_path, cwd=tmp_path
     )
     assert (done.returncode, read_manifest(tmp_path / "other" / "1").role) == (0, Role.STUDENT)
+    assert "Teacher: none, it learned from labels." in (tmp_path / "other" / "1" / "README.md").read_text()
+
+
+def test_an_encoder_of_vectors_may_be_a_student_too(shop: Shop, tmp_path: Path) -> None:
+    options = ("--name", "vectors", "--role", "student", "--pooling", "mean", "--models", tmp_path)
+    done = command("adopt", shop.encoder, *options, "--dev", shop.unlabelled, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "vectors" / "1").role is Role.STUDENT
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.bundle.encoder import Row
-from service.bundle.manifest import TOKENIZER_FILE, Precision, Role
+from service.bundle.manifest import SIAMESE_INPUTS, TOKENIZER_FILE, Manifest, Precision, Role
+from service.bundle.rows import Joined, Twins
 from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
 
 Timings = NDArray[np.float64]  # (rounds, subjects): microseconds a row
@@ -83,11 +84,19 @@ def prepare(entry: Entry, workload: Workload, handle: RunHandle | None = None) -
 
 
 def random_rows(bundle: OpenBundle, workload: Workload) -> list[Row]:
-    """Any ids of the vocabulary: the time depends on their number, not on what they say."""
+    """Any ids of the vocabulary: the time depends on their number, not on what they say. Texts of a pair share them."""
     size = Tokenizer.from_file(str(bundle.folder / TOKENIZER_FILE)).get_vocab_size()
     ids = np.random.default_rng(SEED).integers(0, size, (workload.rows, workload.tokens))
-    rows: list[Row] = ids.tolist()
-    return rows
+    return [_row(bundle.manifest, row) for row in ids.tolist()]
+
+
+def _row(manifest: Manifest, ids: list[int]) -> Row:
+    half = len(ids) // 2
+    if manifest.texts == 1:
+        return ids
+    if manifest.inputs == SIAMESE_INPUTS:
+        return Twins(ids[:half], ids[half:])
+    return Joined(ids, [0] * half + [1] * (len(ids) - half))
 
 
 def race(subjects: Sequence[Subject], workload: Workload) -> Iterator[list[float]]:
