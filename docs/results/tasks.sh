@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
-#   docs/results/tasks.sh teach | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
+#   docs/results/tasks.sh teach | students | ablation | encoder | begun | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
 # DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
 # and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics); TEACHER is
 # all-MiniLM-L6-v2. Without local files, leave the --set options out: the recipes name the same on the hub.
@@ -64,6 +64,25 @@ students() { # the same network from the labels alone, and distilled
   for seed in "${SEEDS[@]}"; do
     student "$NAME-alone" "$seed" "${no_copies[@]}" --set objective.alpha=1
     student "$NAME-distilled" "$seed"
+  done
+  "$PYTHON" -m export results "$MODELS"
+}
+
+encoder() { # wu2020's, of news and Wikipedia, with which siamese students may begin
+  "$PYTHON" -m export pretrain export/recipes/wu2020-minilm.toml --out "$RUNS/wu2020-pairs" --work "$RUNS" \
+    --set "teacher.model=$TEACHER" --set training.epochs=8 --set training.batch_size=64 --set 'texts=[{source="", sentences=true, min_words=4}, {source="", sentences=true, min_words=4, documents=8000}]' \
+    --set "texts.0.source=$DATA/ag_news/train_partial.tsv.gz" --set "texts.1.source=$DATA/wiki_en/paragraphs.tsv.gz"
+}
+
+wide=(--set student.architecture=encoder --set student.embedding=128 --set student.hidden=256 --set student.dense=384)
+wide+=(--set student.activation=linear --set student.pooling=max)
+begins=(--set "student.begins=$RUNS/wu2020-pairs")
+
+begun() { # the encoder's network from the labels alone, the same with its weights, and that distilled
+  for seed in "${SEEDS[@]}"; do
+    student "$NAME-wide" "$seed" "${wide[@]}" "${no_copies[@]}" --set objective.alpha=1
+    student "$NAME-begun" "$seed" "${wide[@]}" "${begins[@]}" "${no_copies[@]}" --set objective.alpha=1
+    student "$NAME-begun-distilled" "$seed" "${wide[@]}" "${begins[@]}" --set transfer.augment.copies=4
   done
   "$PYTHON" -m export results "$MODELS"
 }
