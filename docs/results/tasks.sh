@@ -68,15 +68,18 @@ students() { # the same network from the labels alone, and distilled
   "$PYTHON" -m export results "$MODELS"
 }
 
-encoder() { # wu2020's, of news and Wikipedia, with which siamese students may begin
-  "$PYTHON" -m export pretrain export/recipes/wu2020-minilm.toml --out "$RUNS/wu2020-pairs" --work "$RUNS" \
-    --set "teacher.model=$TEACHER" --set training.epochs=8 --set training.batch_size=64 --set 'texts=[{source="", sentences=true, min_words=4}, {source="", sentences=true, min_words=4, documents=8000}]' \
-    --set "texts.0.source=$DATA/ag_news/train_partial.tsv.gz" --set "texts.1.source=$DATA/wiki_en/paragraphs.tsv.gz"
+encoder() { # wu2020's, of news, film reviews and Wikipedia, with which students may begin
+  local texts='texts=[{source="", sentences=true, min_words=4}, {source="", sentences=true, min_words=4, documents=9000}'
+  "$PYTHON" -m export pretrain export/recipes/wu2020-minilm.toml --out "$RUNS/wu2020" --work "$RUNS" \
+    --set "teacher.model=$TEACHER" --set training.epochs=5 --set training.batch_size=128 \
+    --set "$texts, {source=\"\", sentences=true, min_words=4, documents=28000}]" \
+    --set "texts.0.source=$DATA/ag_news/train_partial.tsv.gz" --set "texts.1.source=$DATA/imdb/unsup.tsv.gz" \
+    --set "texts.2.source=$DATA/wiki_en/paragraphs.tsv.gz"
 }
 
 wide=(--set student.architecture=encoder --set student.embedding=128 --set student.hidden=256 --set student.dense=384)
 wide+=(--set student.activation=linear --set student.pooling=max)
-begins=(--set "student.begins=$RUNS/wu2020-pairs")
+begins=(--set "student.begins=$RUNS/wu2020")
 
 begun() { # the encoder's network from the labels alone, the same with its weights, and that distilled
   for seed in "${SEEDS[@]}"; do
