@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measure
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -374,6 +375,7 @@ def _command() -> str:
 
 def main(run: Callable[[], None] = app) -> None:
     """Run a command; what the user can mend is one line on standard error."""
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks for all
     try:
         run()
     except Unmet as error:
@@ -389,7 +391,8 @@ def main(run: Callable[[], None] = app) -> None:
 
 
 def _fail(reason: object, code: int) -> None:
-    sys.stderr.write(f"export: {reason}\n")
+    if not console.quiet:
+        sys.stderr.write(f"export: {reason}\n")
     raise SystemExit(code)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.device import processes
 from export.encoders import WEIGHTS, save_encoder
 from export.errors import OptionError, RecipeError
 from export.initial import new_student
@@ -51,6 +52,8 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     parts: list[NDArray[Any]] = [tokens[0].flat, tokens[0].offsets, *hidden_parts(signals)]
     folder = work / "encoders" / f"{recipe.name}-{fingerprint(recipe, parts)}"
     fit(student, [Stage("wu2020", learnt, objective, recipe.training, judge=judge)], judge, folder, recipe.seed)
+    if not processes().is_main_process:
+        return out  # where one of us saves it for all
     save_encoder(out, student, vocabulary, recipe.student.max_tokens)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     return out

@@ -1,7 +1,7 @@
 """Fine-tuning: from any Hugging Face encoder and labelled data to a teacher, a Hugging Face folder.
 
-`transformers.Trainer` (accelerate under it) does it: checkpoints, resuming, mixed precision and devices are its
-business. What it is given of a task stands in `export.lessons`. This module knows nothing of students.
+`transformers.Trainer` (accelerate under it) does it: checkpoints, resuming, mixed precision, devices and processes are
+its business. What it is given of a task stands in `export.lessons`. This module knows nothing of students.
 """
 
 import json
@@ -30,7 +30,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from export.averaging import moving_average
-from export.device import default_device, quick_at_bfloat16
+from export.device import LONGEST_WAIT, default_device, processes, quick_at_bfloat16
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
 from export.metrics import METRICS
@@ -52,7 +52,9 @@ class MaskedLanguageTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inner = self.accelerator.unwrap_model(model)
         heads = [part for name, part in inner.named_children() if name != inner.base_model_prefix]
-        if len(heads) != 1:  # an architecture that keeps its head in several parts: let it do the whole
+        # An architecture may keep its head in several parts, and what is wrapped around the whole puts the gradients of
+        # several processes together: let it do the whole.
+        if len(heads) != 1 or inner is not model:
             return super().compute_loss(model, inputs, *args, **kwargs)
         labels = inputs.pop("labels")  # (B, T), -100 where nothing is asked
         asked = labels != -100
@@ -84,7 +86,8 @@ class AveragedTrainer(Trainer):
         self.latest.load_state_dict(self.average.module.state_dict())
         metrics = super().evaluate(*args, **kwargs)
         # Of equals the later one: on a small dev split the first is often hardly more than the weights it began with.
-        if self.state.best_metric is None or metrics[f"eval_{DEV}"] >= self.state.best_metric:
+        better = self.state.best_metric is None or metrics[f"eval_{DEV}"] >= self.state.best_metric
+        if better and self.is_world_process_zero():
             save_model(self.latest, str(self.best))
         self.latest.load_state_dict(latest)
         return metrics
@@ -94,6 +97,8 @@ class AveragedTrainer(Trainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         super()._save_checkpoint(*args, **kwargs)
+        if not self.is_world_process_zero():
+            return
         folder = output_folder(self) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         unfinished = folder / f"{AVERAGE}.tmp"
         torch.save(self.average.state_dict(), unfinished)
@@ -141,6 +146,8 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     _train(trainer)
     load_model(model, str(trainer.best))
     _finish(trainer, tokenizer, folder)
+    if not trainer.is_world_process_zero():
+        return folder
     (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     _tell(recipe, len(data.dev), trainer, folder)
     return folder
@@ -194,18 +201,22 @@ def masked_rows(tokenizer: PreTrainedTokenizerFast, adaptation: Adaptation, max_
 
 
 def _train(trainer: Trainer) -> None:
-    checkpoints = output_folder(trainer)
+    checkpoints, lead = output_folder(trainer), trainer.is_world_process_zero()
     written_last = AVERAGE if isinstance(trainer, AveragedTrainer) else TRAINER_STATE_NAME
     for checkpoint in checkpoints.glob("checkpoint-*"):
-        if not (checkpoint / written_last).exists():  # the run was killed in the middle of this one
+        if lead and not (checkpoint / written_last).exists():  # the run was killed in the middle of this one
             shutil.rmtree(checkpoint)
+    trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
 
 
 def _finish(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
     trainer.save_model(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    shutil.rmtree(output_folder(trainer), ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()  # the best weights lie among the checkpoints, and all have read them now
+    if trainer.is_world_process_zero():
+        tokenizer.save_pretrained(str(folder))
+        shutil.rmtree(output_folder(trainer), ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return folder
 
 
@@ -219,12 +230,20 @@ def _claim(folder: Path, recipe: str) -> None:
     note = folder / "recipe.json"
     if note.exists() and note.read_text(encoding="utf-8") != recipe:
         raise RecipeError(f"{folder}: left by another recipe; remove it to start anew, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(recipe, encoding="utf-8")
+    if processes().is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(recipe, encoding="utf-8")
 
 
 def _checkpoints(folder: Path) -> Path:
     return folder.with_name(folder.name + ".checkpoints")
+
+
+def share(batch_size: int, shares: int) -> int:
+    """Of a batch, what one of so many processes takes. Raises RecipeError where they can't take equal shares."""
+    if batch_size % shares:
+        raise RecipeError(f"batch_size: {batch_size} rows are no equal shares for {shares} processes")
+    return batch_size // shares
 
 
 def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate: bool) -> TrainingArguments:
@@ -232,7 +251,7 @@ def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate
     return TrainingArguments(
         output_dir=str(_checkpoints(folder)),
         num_train_epochs=loop.epochs,
-        per_device_train_batch_size=loop.batch_size,
+        per_device_train_batch_size=share(loop.batch_size, int(processes().num_processes)),
         per_device_eval_batch_size=128,
         learning_rate=loop.learning_rate,
         weight_decay=loop.weight_decay,
@@ -247,6 +266,7 @@ def _arguments(loop: Loop, folder: Path, seed: int, *, save_steps: int, evaluate
         save_total_limit=2,
         metric_for_best_model=DEV if evaluate else None,
         logging_steps=100,
+        ddp_timeout=int(LONGEST_WAIT.total_seconds()),
         report_to="none",
         seed=seed,
     )

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export.data import Data, Sources, listed, read_all
 from export.datasets import Columns, Dataset, Names, read_pairs
+from export.device import processes
 from export.errors import DataError, ModelError, RecipeError, first_line
 from export.evaluation import asked, report
 from export.fine_tuning import teacher_recipe
@@ -51,11 +52,12 @@ class Places:
 def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     """Distil a student and publish it; returns the bundle's folder. An interrupted run goes on where it stopped.
 
-    The teacher may be a bundle: then it labels the texts as it does when it is served.
+    The teacher may be a bundle: then it labels the texts as it does when it is served. Under torchrun or `accelerate
+    launch` each process labels and learns a part, in one folder for all.
 
     Raises ExportError for input that can't be used, BundleError when the bundle doesn't prove itself.
     """
-    free_place(places.models, recipe.name, recipe.version)
+    place = free_place(places.models, recipe.name, recipe.version)
     data = recipe.data.read()
     teacher = load_teacher(recipe)
     hidden = hidden_to_learn(recipe, teacher)
@@ -67,6 +69,8 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
     folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
+    if not processes().is_main_process:
+        return place  # where one of us publishes it for all
     return _publish_student(recipe, places, command, student, vocabulary, teacher, dev)
 
 

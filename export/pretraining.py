@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from export.compute import BACKWARD, bert_flops, relation_flops
-from export.device import quick
+from export.device import processes, quick
 from export.errors import ModelError, OptionError, RecipeError
 from export.extraction import Importance, Places, choose, extract, shape_of, shaped
 from export.importance import LOSSES, Batch, importance
@@ -114,8 +114,11 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     objective = chen2021.objective(recipe, heads)
     judge = judge_by(objective, judging, recipe.training.batch_size)
     folder = work / "encoders" / f"{recipe.name}-{_fingerprint(recipe, teacher, learnt)}"
-    stage = Stage("chen2021", rows, objective, recipe.training, judge=judge)
+    # Nothing is compared of what lies above the last layer, such as a pooler.
+    stage = Stage("chen2021", rows, objective, recipe.training, judge=judge, idle=True)
     fit(watching, [stage], judge, folder, recipe.seed)
+    if not processes().is_main_process:
+        return out  # where one of us saves it for all
     student.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / RECIPE).write_text(as_toml(recipe), encoding="utf-8")

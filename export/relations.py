@@ -2,7 +2,7 @@
 
 B rows of T tokens, H wide in the student and in the teacher each its own. Where the head counts differ, both are cut
 into the same number of relation heads, which need only divide both widths (MiniLMv2, Wang et al. 2021, section 3.1).
-Padding never counts. Each returns a scalar.
+Padding never counts.
 """
 
 import math
@@ -13,6 +13,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from export.loss import Loss, added
 
 
 class Inside(NamedTuple):
@@ -30,11 +32,11 @@ class Inside(NamedTuple):
         return type(self)(self.mask, *parts)
 
 
-Comparison = Callable[[Inside, Inside, int], Tensor]
+Comparison = Callable[[Inside, Inside, int], Loss]
 """A student, its teacher, the number of relation heads -> their distance."""
 
 
-def tinybert(student: Inside, teacher: Inside, heads: int) -> Tensor:
+def tinybert(student: Inside, teacher: Inside, heads: int) -> Loss:
     """Attention scores, hidden states and embeddings, layer by layer (TinyBERT, Jiao et al. 2020, eqs. 7 to 9).
 
     The student's states must come as wide as the teacher's, through the linear map that the paper calls W_h.
@@ -42,28 +44,28 @@ def tinybert(student: Inside, teacher: Inside, heads: int) -> Tensor:
     scores = zip(student.queries, student.keys, teacher.queries, teacher.keys, strict=True)
     attention = [attention_mse(*products, student.mask, heads) for products in scores]
     states = [states_mse(*pair, student.mask) for pair in zip(student.states, teacher.states, strict=True)]
-    return torch.stack(attention + states).sum()
+    return added(attention + states)
 
 
-def minilm(student: Inside, teacher: Inside, heads: int) -> Tensor:
+def minilm(student: Inside, teacher: Inside, heads: int) -> Loss:
     """The last layer's attention distributions and value relations (MiniLM, Wang et al. 2020, eqs. 5 to 8)."""
     ours = student.queries[-1], student.keys[-1], teacher.queries[-1], teacher.keys[-1]
     values = student.values[-1], student.values[-1], teacher.values[-1], teacher.values[-1]
-    return relation_kl(*ours, student.mask, heads) + relation_kl(*values, student.mask, heads)
+    return added([relation_kl(*ours, student.mask, heads), relation_kl(*values, student.mask, heads)])
 
 
 def attention_mse(
     queries: Tensor, keys: Tensor, their_queries: Tensor, their_keys: Tensor, mask: Tensor, heads: int
-) -> Tensor:
+) -> Loss:
     """Mean squared error between scaled products before the softmax, over heads and pairs of real tokens."""
     ours, theirs = products(queries, keys, heads), products(their_queries, their_keys, heads)  # (B, A, T, T)
     both = (mask[:, None, :, None] * mask[:, None, None, :]).to(ours.dtype)
-    return ((ours - theirs).square() * both).sum() / (both.sum() * heads)
+    return Loss.of(((ours - theirs).square() * both).sum(), both.sum() * heads)
 
 
 def relation_kl(
     queries: Tensor, keys: Tensor, their_queries: Tensor, their_keys: Tensor, mask: Tensor, heads: int
-) -> Tensor:
+) -> Loss:
     """KL(teacher || student) of each real token's distribution over the real tokens, as a mean over heads and tokens.
 
     With values as queries and as keys it is MiniLM's value relation.
@@ -73,13 +75,13 @@ def relation_kl(
     theirs = products(their_queries, their_keys, heads).masked_fill(padding, -torch.inf).log_softmax(dim=-1)
     each = (theirs.exp() * (theirs - ours).masked_fill(padding, 0)).sum(dim=-1)  # (B, A, T)
     real = mask[:, None, :].to(each.dtype)
-    return (each * real).sum() / (real.sum() * heads)
+    return Loss.of((each * real).sum(), real.sum() * heads)
 
 
-def states_mse(ours: Tensor, theirs: Tensor, mask: Tensor) -> Tensor:
+def states_mse(ours: Tensor, theirs: Tensor, mask: Tensor) -> Loss:
     """Mean squared error between hidden states (B, T, H) of real tokens."""
     real = mask.bool()
-    return functional.mse_loss(ours[real], theirs[real])
+    return Loss.of(functional.mse_loss(ours[real], theirs[real], reduction="sum"), real.sum() * ours.shape[2])
 
 
 def products(queries: Tensor, keys: Tensor, heads: int) -> Tensor:

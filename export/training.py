@@ -1,7 +1,8 @@
 """The training loop. It knows stages, not papers: what is learnt from, by which objective, by which weights.
 
-`accelerate` brings devices and mixed precision. Everything random hangs on one seed; a moving average of the weights
-is judged on dev and the best one kept; an interrupted run goes on from its last evaluation.
+`accelerate` brings devices, mixed precision and, under torchrun or `accelerate launch`, other processes: each takes a
+part of every batch, and the loss is the whole batch's (`export.loss`). Everything random hangs on one seed; a moving
+average of the weights is judged on dev and the best one kept; an interrupted run goes on from its last evaluation.
 """
 
 import json
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
@@ -23,12 +25,15 @@ from torch.optim.swa_utils import AveragedModel
 from transformers import get_scheduler
 
 from export.averaging import moving_average
-from export.device import quick_at_bfloat16
+from export.device import default_device, processes, quick_at_bfloat16
+from export.loss import Loss
 from export.progress import Bar, console, progress_bar
 from export.sections import Distillation
 from export.transfer import length_batches
 
 STANDING = "standing.json"
+OTHER_SEED = 1_000_003
+"""Times the number of a process: far beyond the numbers of stages, which are added to the seed too."""
 
 Judge = Callable[[nn.Module], float]
 """The dev metric of a student; more is better."""
@@ -66,8 +71,8 @@ class Rows(Protocol):
         """These rows, (B,)."""
 
 
-Objective = Callable[[Any, Any], Tensor]
-"""What the student gives, in fp32, and its target -> a scalar."""
+Objective = Callable[[Any, Any], Loss]
+"""What the student gives, in fp32, and its target -> how far apart they are."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Stage:
     trainable: tuple[str, ...] = ("",)  # prefixes of parameters that learn; "" stands for all
     judge: Judge | None = None  # whose opinion counts instead of the run's own, where dev says nothing yet
     keeps: bool = False  # the weights that it starts from are judged too, and stay if none are better
+    idle: bool = False  # some weights that may learn have no part in the objective
 
 
 @dataclass
@@ -103,18 +109,19 @@ def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path,
     for number, stage in enumerate(stages):
         place = _place(folder, stage, number)
         best = _run(student, stage, judge, place, seed + number)
-        if number + 1 < len(stages):  # its best weights are all that the next one needs
+        if number + 1 < len(stages) and processes().is_main_process:  # its best weights are all that the next needs
             _forget_states(place)
     return best
 
 
 def _run(student: nn.Module, stage: Stage, judge: Judge, folder: Path, seed: int) -> float:
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + OTHER_SEED * processes().process_index)  # dropout differs between parts of a batch
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(any(name.startswith(prefix) for prefix in stage.trainable))
     if not (folder / "finished").exists():
         _Run(student, stage, stage.judge or judge, folder, seed).train()
+        processes().wait_for_everyone()
         (folder / "finished").touch()
     load_model(student, str(folder / "best.safetensors"))
     return _standing(folder).best
@@ -131,7 +138,7 @@ def judge_by(objective: Objective, rows: Rows, batch_size: int) -> Judge:
         for indices in batches:
             batch = rows.batch(indices, device)
             output: Exact = student(*batch.inputs)
-            total += objective(output.exact(), batch.target).item() * len(indices)
+            total += objective(output.exact(), batch.target).value.item() * len(indices)
             count += len(indices)
         return -total / count
 
@@ -183,8 +190,10 @@ class _Run:
         optimizer = optimizer_of(loop, learning)
         schedule = get_scheduler(loop.decay, optimizer, int(loop.warmup * self.steps), self.steps)
         AcceleratorState._reset_state()  # accelerate keeps one precision a process; the run before may have had another
-        half = loop.bf16 and quick_at_bfloat16(PartialState().device)
-        self.accelerator = Accelerator(mixed_precision="bf16" if half else "no")
+        half = loop.bf16 and quick_at_bfloat16(processes().device)
+        on_cpu = default_device().type == "cpu"
+        parallel = DistributedDataParallelKwargs(find_unused_parameters=stage.idle)
+        self.accelerator = Accelerator(mixed_precision="bf16" if half else "no", cpu=on_cpu, kwargs_handlers=[parallel])
         self.student, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.schedule = schedule
         self.average = AveragedModel(student, multi_avg_fn=moving_average(loop.average))
@@ -206,24 +215,42 @@ class _Run:
 
     def _step(self, indices: np.ndarray) -> None:
         self.student.train()
-        batch = self.stage.data.batch(indices, self.accelerator.device)
+        mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
+        # All must run the network together: who has no row of a small batch borrows one, which does not count.
+        batch = self.stage.data.batch(mine if len(mine) else indices[:1], self.accelerator.device)
         with self.accelerator.autocast():
             output: Exact = self.student(*batch.inputs)
-        self.accelerator.backward(self.stage.objective(output.exact(), batch.target))
+        found = self.stage.objective(output.exact(), batch.target)
+        self.accelerator.backward(self._whole(found if len(mine) else found.nothing))
         self.accelerator.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.accelerator.unwrap_model(self.student))
 
+    def _whole(self, mine: Loss) -> Tensor:
+        """Of the whole batch, as far as it hangs on this part: gradients are averaged over processes, hence times their
+        number."""
+        if self.accelerator.num_processes == 1:
+            return mine.value
+        everywhere = self.accelerator.reduce(mine.numbers, "sum")
+        return mine.over(torch.as_tensor(everywhere)) * int(self.accelerator.num_processes)
+
+    def _judged(self, student: nn.Module) -> float:
+        """One judges for all, so that all keep and stop alike."""
+        verdict = [self.judge(student) if self.accelerator.is_main_process else 0.0]
+        broadcast_object_list(verdict)
+        return float(verdict[0])
+
     def _evaluate(self) -> None:
         standing, average = self.standing, self.average.module.eval()
-        metric = self.judge(average)
+        metric = self._judged(average)
         standing.worse += 1
         standing.seen.append((standing.step / self.steps, metric))
         if metric > standing.best:
             standing.best, standing.best_step, standing.worse = metric, standing.step, 0
-            save_model(average, str(self.folder / "best.safetensors"))
+            if self.accelerator.is_main_process:
+                save_model(average, str(self.folder / "best.safetensors"))
         console.log(
             f"{self.stage.name}: step {standing.step} of {self.steps}, "
             f"{'dev' if self.stage.judge is None else 'held out'} {metric:.4f}, best {standing.best:.4f}"
@@ -233,6 +260,9 @@ class _Run:
     def _save(self) -> None:
         """The state first, then the standing that names it: an interruption in between loses nothing."""
         self.accelerator.save_state(str(self._state()), safe_serialization=True)
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
         unfinished = self.folder / f"{STANDING}.tmp"
         unfinished.write_text(json.dumps(asdict(self.standing)))
         unfinished.replace(self.folder / STANDING)

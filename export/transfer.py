@@ -23,6 +23,7 @@ from export.answers import passages
 from export.augment import augmented, named_tagger
 from export.data import Data
 from export.datasets import Dataset, Label
+from export.device import processes
 from export.errors import DataError, ModelError
 from export.metrics import Targets
 from export.objectives import UNLABELLED
@@ -176,16 +177,21 @@ def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTe
 
 
 def label(teacher: AnyTeacher, groups: Sequence[Sequence[Text]], hidden: HiddenStates | None, cache: Path) -> Signals:
-    """The teacher's signals group after group, from the cache where they are there already."""
+    """The teacher's signals group after group, from the cache where they are there already.
+
+    Several processes each ask it about some of the texts, and find all answers in the cache, one folder for all.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     shelf = _Shelf(teacher, teacher.digest(), hidden, cache)
     shards = [group[start : start + SHARD] for group in groups for start in range(0, len(group), SHARD)]
-    found = []
-    with progress_bar("teacher's logits", sum(map(len, groups)), "rows") as bar:
-        for shard in shards:
-            found.append(shelf.signals(shard))
+    state = processes()
+    mine = shards[state.process_index :: state.num_processes]
+    with progress_bar("teacher's logits", sum(map(len, mine)), "rows") as bar:
+        for shard in mine:
+            shelf.signals(shard)
             bar.advance(len(shard))
-    return _joined(found)
+    state.wait_for_everyone()
+    return _joined([shelf.signals(shard) for shard in shards])
 
 
 def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data, pad_id: int) -> TransferSet:

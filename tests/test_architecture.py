@@ -102,7 +102,10 @@ RULES = (
         only=(*declared("export", "report"), "service", "export"),
     ),
     Rule("signals are arrays", "export/signals.py", only=("torch", "numpy")),
-    Rule("objectives are torch and nothing else", "export/objectives.py", only=("torch", "export.signals")),
+    Rule(
+        "objectives are torch and nothing else", "export/objectives.py", only=("torch", "export.signals", "export.loss")
+    ),
+    Rule("a loss is torch and nothing else", "export/loss.py", only=("torch",)),
     Rule("students are torch and nothing else", "export/students.py", only=("torch", "export.signals")),
 )
 
@@ -222,6 +225,7 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("the workshop imports what it declares", "export/datasets.py", "import spacy"),
     ("objectives are torch and nothing else", "export/objectives.py", "from export.students import Student"),
     ("objectives are torch and nothing else", "export/objectives.py", "import numpy"),
+    ("a loss is torch and nothing else", "export/loss.py", "from export.signals import Output"),
     ("students are torch and nothing else", "export/students.py", "from export import recipe"),
     ("signals are arrays", "export/signals.py", "from export.teacher import Teacher"),
     ("only evaluation opens the test split", "export/training.py", "from export.datasets import held_out"),

@@ -210,7 +210,7 @@ def test_log_odds_are_those_of_the_softmax() -> None:
     sure = torch.tensor([[60.0, -60.0, 0.0]])  # where 1 - p is no float any more
     torch.testing.assert_close(log_odds(sure), torch.tensor([[60.0, -120.0, -60.0]]))
     output = Output(log_odds(logits), torch.zeros(6, 1))
-    assert log_odds_mse(output, Target(logits, torch.zeros(6))).item() == 0
+    assert log_odds_mse(output, Target(logits, torch.zeros(6))).value.item() == 0
 
 
 # What a recipe says, and the line that refuses it.

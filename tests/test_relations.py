@@ -68,7 +68,7 @@ def test_minilm_is_the_sum_of_two_divergences_of_the_last_layer(lengths: tuple[i
     ours, theirs = (student.queries[-1], student.keys[-1]), (teacher.queries[-1], teacher.keys[-1])
     values = (student.values[-1],) * 2, (teacher.values[-1],) * 2
     wanted = kl(ours, theirs, lengths) + kl(*values, lengths)
-    assert minilm(student, teacher, HEADS).item() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert minilm(student, teacher, HEADS).value.item() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
 
 
 @given(lengths=rows, seed=st.integers(0, 99))
@@ -82,13 +82,13 @@ def test_tinybert_is_the_sum_of_squared_errors_of_scores_and_states(lengths: tup
     wanted += sum(
         float(((ours - theirs)[real] ** 2).mean()) for ours, theirs in zip(student.states, teacher.states, strict=True)
     )
-    assert tinybert(student, teacher, HEADS).item() == pytest.approx(wanted, rel=1e-4)
+    assert tinybert(student, teacher, HEADS).value.item() == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("compare", COMPARISONS.values(), ids=COMPARISONS.keys())
 def test_a_student_that_is_its_teacher_has_nothing_to_learn(compare: object) -> None:
     both = inside(8, seed=0)
-    assert compare(both, both, HEADS).item() == pytest.approx(0, abs=1e-6)  # type: ignore[operator]
+    assert compare(both, both, HEADS).value.item() == pytest.approx(0, abs=1e-6)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("compare", COMPARISONS.values(), ids=COMPARISONS.keys())
@@ -103,7 +103,7 @@ def test_padding_never_counts(compare: object, lengths: tuple[int, ...]) -> None
             for part in (part for parts in whole[1:] for part in parts):
                 part[padding] = stuff
                 part.requires_grad_(whole is student)
-        loss = compare(student, teacher, HEADS)  # type: ignore[operator]
+        loss = compare(student, teacher, HEADS).value  # type: ignore[operator]
         learning = [part for parts in student[1:] for part in parts]
         gradients = torch.autograd.grad(loss, learning, allow_unused=True)
         known = [gradient for gradient in gradients if gradient is not None]
@@ -120,6 +120,7 @@ def test_the_order_of_rows_does_not_matter() -> None:
     for distance in (attention_mse, relation_kl):
         straight = distance(queries, keys, *others, mask, HEADS)
         around = distance(queries[turned], keys[turned], others[0][turned], others[1][turned], mask[turned], HEADS)
-        assert straight.item() == pytest.approx(around.item())
+        assert straight.value.item() == pytest.approx(around.value.item())
     states = (student.states[0], teacher.states[0], student.mask)
-    assert states_mse(*states).item() == pytest.approx(states_mse(*(part[turned] for part in states)).item())
+    around = states_mse(*(part[turned] for part in states))
+    assert states_mse(*states).value.item() == pytest.approx(around.value.item())

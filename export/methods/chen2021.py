@@ -16,11 +16,11 @@ place; a layer is compared with the one that it was cut out of.
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from export.extraction import Places, shape_of, uniform_layers
 from export.inside import Watched, put_back
+from export.loss import Loss
 from export.recipe import ExtractRecipe
 from export.relations import COMPARISONS, Inside
 
@@ -39,7 +39,7 @@ def compared(
     return Watched(teacher, [of_teacher[layer] for layer in layers], states=whole), watched
 
 
-def objective(recipe: ExtractRecipe, heads: int) -> Callable[[Inside, Inside], Tensor]:
+def objective(recipe: ExtractRecipe, heads: int) -> Callable[[Inside, Inside], Loss]:
     """What the recipe compares, over so many relation heads; everything learns from it at once."""
     compare = COMPARISONS[recipe.comparing.by]
     return lambda student, teacher: compare(student, teacher, heads)
