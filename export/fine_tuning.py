@@ -146,15 +146,14 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     _train(trainer)
     load_model(model, str(trainer.best))
     _finish(trainer, tokenizer, folder)
-    if not trainer.is_world_process_zero():
-        return folder
-    (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
-    _tell(recipe, len(data.dev), trainer, folder)
+    if trainer.is_world_process_zero():
+        _tell(recipe, len(data.dev), trainer, folder)
     return folder
 
 
 def _tell(recipe: TeachRecipe, rows: int, trainer: Trainer, folder: Path) -> None:
-    """How good it is on dev, to people and beside it."""
+    """What it was made by, and how good it is on dev: to people and beside it."""
+    (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
     metric = recipe.data.metric or next(iter(METRICS[recipe.data.task]))
     best = float(trainer.state.best_metric or 0.0)
     console.log(f"teacher on dev: {rows:,} rows; {metric} {best:.4f}, the best of all evaluations")
