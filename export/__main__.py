@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make student
 
 INTERRUPTED = 130
 
-Overrides = Annotated[list[str], typer.Option("--set", help="override the recipe: table.key=value; repeatable")]
+Overrides = Annotated[list[str], typer.Option("--set", help="table.key=VALUE over the recipe's; table.key= for none")]
 Work = Annotated[Path, typer.Option(help="checkpoints and the teacher's cached logits")]
 Models = Annotated[Path, typer.Option(help="the repository of bundles to publish into")]
 Recipe = Annotated[Path, typer.Argument(help="a recipe, TOML")]

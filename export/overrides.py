@@ -1,4 +1,4 @@
-"""`--set table.key=value`: one value of a parsed TOML file put in the place of another.
+"""`--set table.key=value`: one value of a parsed TOML file put in the place of another; an empty one takes it out.
 
 It knows tables, arrays and values. It knows nothing of what they mean.
 """
@@ -10,7 +10,7 @@ from export.errors import RecipeError
 
 
 def overrule(content: dict[str, Any], override: str) -> None:
-    """Set `table.key` (or `array.0.key`) of the parsed TOML. Raises RecipeError for what can't be set."""
+    """Set `table.key` (or `array.0.key`) of the parsed TOML, or take it out. Raises RecipeError where it can't."""
     key, equals, value = override.partition("=")
     *tables, last = key.strip().split(".")
     if not equals or not last:
@@ -20,7 +20,12 @@ def overrule(content: dict[str, Any], override: str) -> None:
         place = _entered(place, table, override)
     if isinstance(place, list):
         raise RecipeError(f"--set {override}: {tables[-1]} is an array; name one of its tables by number")
-    place[last] = _toml_value(value)
+    if value.strip():
+        place[last] = _toml_value(value)
+    elif last in place:  # its default holds again
+        del place[last]
+    else:
+        raise RecipeError(f"--set {override}: there is no {last!r} to take out")
 
 
 def _entered(place: Any, table: str, override: str) -> Any:

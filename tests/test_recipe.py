@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from export.errors import RecipeError
 from export.recipe import PRETRAINING, ApproximateRecipe, DistillRecipe, ExtractRecipe, TeachRecipe, read_recipe
+from export.sections import Augmentation
 from tests.workshop import bilstm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +90,15 @@ def test_overrides_are_toml_values_or_bare_text(path: Path) -> None:
     assert student.embeddings == "vectors=old.txt"
 
 
+def test_an_empty_override_takes_a_key_or_a_table_out(path: Path) -> None:
+    there = read_recipe(DistillRecipe, path, ["student.dropout=0.5", "transfer.augment.copies=3"])
+    assert (bilstm(there).dropout, there.transfer.augment.copies) == (0.5, 3)
+    overrides = ["student.dropout=0.5", "student.dropout=", "transfer.augment.copies=3", "transfer.augment="]
+    gone = read_recipe(DistillRecipe, path, overrides)
+    assert bilstm(gone).dropout == bilstm(read_recipe(DistillRecipe, path)).dropout
+    assert gone.transfer.augment == Augmentation()
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -123,6 +133,7 @@ def test_a_value_that_does_not_fit_is_refused_by_its_key(path: Path, override: s
         ("student", "--set student: write table.key=value"),
         ("=3", "--set =3: write table.key=value"),
         ("student.=3", "--set student.=3: write table.key=value"),
+        ("student.hiden=", "--set student.hiden=: there is no 'hiden' to take out"),
         ("name.first=a", "--set name.first=a: there is no table 'name'"),
         ("data.labels.0=a", "--set data.labels.0=a: labels is an array; name one of its tables by number"),
         ("data.labels.².x=1", "--set data.labels.².x=1: there is no table '²'"),

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
-#   docs/results/tasks.sh teach | students | ablation | encoder | begun | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
+#   docs/results/tasks.sh teach | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
+# and those behind docs/results/wu2020.md, in this order, after `teach`:
+#   docs/results/tasks.sh encoder all; docs/results/tasks.sh begun mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
 # DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
-# and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics); TEACHER is
-# all-MiniLM-L6-v2. Without local files, leave the --set options out: the recipes name the same on the hub.
+# and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics), sst2/{train,dev};
+# TEACHER is all-MiniLM-L6-v2. SST-2's teacher is the bundle that the repository brings; of few-N, which has so many of its
+# labels a class and nothing else, `teach` makes one. Without local files, leave the --set options out: the recipes name the same on the hub.
 # Dev selects. `score` opens the test split: once, when everything is chosen.
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
@@ -16,6 +19,7 @@ case $NAME in
   mrpc | sick | rte | stsb) columns=(--pair text2) ;;
   emotion) folder=$DATA/tweeteval_emotion ;;
   reuters) folder=$DATA/reuters21578_90cat columns=(--label topics) ;;
+  sst2 | few-*) folder=$DATA/sst2 recipe=export/recipes/tang2019-sst2.toml teacher=export/recipes/sst2-teacher.toml ;;
   clinc150) recipe=$RUNS/clinc150.toml teacher=$RUNS/clinc150-teacher.toml ;;
 esac
 train=$folder/train.tsv.gz dev=$folder/dev.tsv.gz test=$folder/test.tsv.gz
@@ -27,6 +31,15 @@ case $NAME in
     zcat "$train" | awk 'NR == 1 || NR % 10' > "$RUNS/reuters-train.tsv" && train=$RUNS/reuters-train.tsv
     ;;
 esac
+case $NAME in
+  few-*) # the first rows of each label
+    mkdir -p "$RUNS"
+    zcat "$train" | awk -F'\t' -v most="${NAME#few-}" 'NR == 1 { print; for (i = 1; i <= NF; i++) if ($i == "label") at = i; next } seen[$at]++ < most' > "$RUNS/$NAME.tsv"
+    train=$RUNS/$NAME.tsv
+    ;;
+esac
+taught=$RUNS/$NAME-minilm
+[ "$NAME" != sst2 ] || taught=models/sst2-minilm/1
 labelled=(--set "data.train=$train" --set "data.dev=$dev" --set data.text=text)
 case $NAME in
   mrpc | sick | rte | stsb) labelled+=(--set data.pair=text2) ;;
@@ -47,6 +60,7 @@ case $NAME in
       [ ! -e "$other/tokenizer.json" ] || [ -e "$RUNS/$NAME-minilm.adapted" ] || cp -r "$other" "$RUNS/$NAME-minilm.adapted"
     done
     ;;
+  few-*) adapted=(--set adaptation= --set training.epochs=15 --set training.batch_size=16 --set training.learning_rate=1e-4) ;;
 esac
 
 teach() {
@@ -57,7 +71,7 @@ teach() {
 
 student() { # the bundle's name, its seed, which is also its version, and what differs from the recipe
   "$PYTHON" -m export distill "$recipe" --work "$RUNS" --models "$MODELS" \
-    --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$RUNS/$NAME-minilm" "${labelled[@]}" "${@:3}"
+    --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$taught" "${labelled[@]}" "${@:3}"
 }
 
 students() { # the same network from the labels alone, and distilled
@@ -81,11 +95,23 @@ wide=(--set student.architecture=encoder --set student.embedding=128 --set stude
 wide+=(--set student.activation=linear --set student.pooling=max)
 begins=(--set "student.begins=$RUNS/wu2020")
 
-begun() { # the encoder's network from the labels alone, the same with its weights, and that distilled
+begun() { # the encoder's network from the labels alone and distilled, and both beginning with its weights
+  local from_labels=("${no_copies[@]}" --set objective.alpha=1) distilled=(--set transfer.augment.copies=4)
+  case $NAME in
+    sst2) # no film reviews beside its own texts, and no copies of them: the encoder has read reviews
+      wide+=(--set "transfer.texts=[]" --set transfer.augment.copies=0 --set training.epochs=4 --set training.batch_size=128)
+      from_labels=(--set objective.alpha=1) distilled=()
+      ;;
+    few-*)
+      wide+=(--set "transfer.texts=[]" --set training.batch_size=32 --set training.epochs=30 --set training.evaluations_per_epoch=1)
+      from_labels=(--set transfer.augment.copies=0 --set objective.alpha=1) distilled=(--set transfer.augment.copies=10)
+      ;;
+  esac
   for seed in "${SEEDS[@]}"; do
-    student "$NAME-wide" "$seed" "${wide[@]}" "${no_copies[@]}" --set objective.alpha=1
-    student "$NAME-begun" "$seed" "${wide[@]}" "${begins[@]}" "${no_copies[@]}" --set objective.alpha=1
-    student "$NAME-begun-distilled" "$seed" "${wide[@]}" "${begins[@]}" --set transfer.augment.copies=4
+    student "$NAME-wide" "$seed" "${wide[@]}" "${from_labels[@]}"
+    student "$NAME-begun" "$seed" "${wide[@]}" "${begins[@]}" "${from_labels[@]}"
+    student "$NAME-wide-distilled" "$seed" "${wide[@]}" "${distilled[@]}"
+    student "$NAME-begun-distilled" "$seed" "${wide[@]}" "${begins[@]}" "${distilled[@]}"
   done
   "$PYTHON" -m export results "$MODELS"
 }
@@ -104,8 +130,8 @@ ablation() { # distilled without augmented rows
 score() { # once, when everything is chosen
   "$PYTHON" -m export evaluate "$MODELS/$NAME-minilm/1" "$test" "${columns[@]}"
   for seed in "${SEEDS[@]}"; do
-    for kind in alone distilled; do
-      "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}"
+    for kind in alone distilled wide begun wide-distilled begun-distilled; do
+      [ ! -e "$MODELS/$NAME-$kind/$seed" ] || "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}"
     done
   done
 }
