@@ -1,25 +1,64 @@
-# The slim service: no torch, no compiler, no root. Build and run:
-#   make image && docker run --rm -p 8000:8000 understudy
+# Two images of one repository; deploy/README.md says how to build, run and check them.
+#   service (default)  what serves: no torch, no pip, no compiler, no root, and nothing in it need be writable
+#   export             the workshop with torch, to teach and distil
+# BASE has Python >= 3.11 with venv. A digest (python@sha256:...) makes the whole image reproducible.
+# A package index or certificates of your own reach pip as a secret, which no layer keeps:
+#   docker build --secret id=pip.conf,src=pip.conf .
+ARG BASE=python:3.11-slim
 
-FROM python:3.11-slim AS install
+FROM ${BASE} AS tools
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-RUN python -m venv /venv
-# First the dependencies alone: this layer is built again only when one of them changes.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt setuptools \
- && mkdir service export \
- && /venv/bin/pip install --no-cache-dir --constraint constraints.txt --no-build-isolation .
+COPY deploy/locks ./deploy/locks
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf python3 -m venv /tools \
+ && /tools/bin/pip install --require-hashes --only-binary :all: --requirement deploy/locks/tools.txt
 
-FROM python:3.11-slim
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin understudy
+# First the dependencies alone: they are installed again only when one of them changes.
+FROM tools AS install
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf python3 -m venv --without-pip /venv \
+ && /tools/bin/pip --python /venv/bin/python install --require-hashes --only-binary :all: --requirement deploy/locks/service.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY service ./service
+RUN mkdir export \
+ && /tools/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir wheels . \
+ && /tools/bin/pip --python /venv/bin/python install --no-index --no-deps wheels/*.whl \
+ && /tools/bin/cyclonedx-py environment /venv/bin/python --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json
+
+# torch has no hash here: which build of the pinned version it is (CPU, CUDA) is the index's business.
+FROM tools AS export
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY service ./service
+COPY export ./export
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf python3 -m venv /venv \
+ && /venv/bin/pip install --constraint constraints.txt setuptools \
+ && /venv/bin/pip install --constraint constraints.txt --no-build-isolation '.[export]'
+LABEL org.opencontainers.image.title="understudy-export" \
+      org.opencontainers.image.description="Distils BERT classifiers into BiLSTM students"
+ENV PATH=/venv/bin:$PATH HOME=/work PYTHONUNBUFFERED=1
+WORKDIR /work
+USER 10001:10001
+ENTRYPOINT ["python", "-m", "export"]
+CMD ["--help"]
+
+FROM ${BASE} AS service
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="understudy" \
+      org.opencontainers.image.description="BERT classifiers distilled into BiLSTM students, served over HTTP" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# By number, since a cluster that insists on runAsNonRoot cannot look up a name. Nothing is kept, so there is no home.
+ENV PATH=/venv/bin:$PATH HOME=/nonexistent PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY --from=install /venv /venv
-COPY service ./service
+COPY --from=install /build/sbom.cdx.json ./
 COPY models ./models
-USER 10001
+USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+# Not by urllib, which would ask the proxy of HTTP_PROXY.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-c", \
+    "import http.client, os, sys; service = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('UNDERSTUDY_PORT') or 8000), timeout=2); service.request('GET', '/readyz'); sys.exit(service.getresponse().status != 200)"]
+# As process 1 it handles SIGTERM itself and has no children but its workers, so there is no init in between.
 STOPSIGNAL SIGTERM
 CMD ["python", "-m", "service", "serve", "--host", "0.0.0.0"]

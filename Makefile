@@ -1,8 +1,9 @@
 # The developer's manual: bare `make` prints it. Needs Python >= 3.11 and make; everything else it installs itself.
 #
-# Two environments, so that the slim one stays what the image holds:
-#   .venv      the service alone, no torch         (make serve, make bench)
-#   .venv-dev  service, export, traces and report extras, dev tools (make test, make check, make format)
+# Environments of their own, so that the slim one stays what the image holds:
+#   .venv          the service alone, no torch         (make serve, make bench)
+#   .venv-dev      service, export, traces and report extras, dev tools (make test, make check, make format)
+#   .venv-release  tools that need the network         (make lock, make audit)
 # Each carries a stamp that is older than pyproject.toml or constraints.txt exactly when it must be installed anew.
 
 PYTHON ?= python3
@@ -13,11 +14,12 @@ IMAGE  ?= understudy
 
 SLIM := .venv/.installed
 DEV  := .venv-dev/.installed
+TOOLS := .venv-release/.installed
 PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test prove check format bench image clean
+.PHONY: help serve test prove check format bench image lock audit clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,12 +62,25 @@ bench: $(SLIM)  ## microseconds a row of every bundle in models/, students besid
 image:  ## build the slim container image
 	docker build --tag $(IMAGE) .
 
-clean:  ## remove both environments and every cache
-	rm -rf .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+# Hashes of every file of a release, so that one lock fits all processors and Pythons of Linux.
+LOCK := .venv-release/bin/uv pip compile --quiet --no-header --no-annotate --constraint constraints.txt \
+        --generate-hashes --only-binary :all: --python-platform linux --python-version 3.11 --upgrade
+
+lock: $(TOOLS)  ## write deploy/locks anew, out of constraints.txt; needs the network
+	$(LOCK) pyproject.toml --output-file deploy/locks/service.txt
+	$(LOCK) deploy/locks/tools.in --output-file deploy/locks/tools.txt
+
+audit: $(TOOLS)  ## ask for known weaknesses of all pins; needs the network
+	.venv-release/bin/pip-audit --requirement deploy/locks/service.txt --disable-pip --require-hashes
+	.venv-release/bin/pip-audit --requirement constraints.txt --disable-pip --no-deps
+
+clean:  ## remove all environments and every cache
+	rm -rf .venv .venv-dev .venv-release .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 	find service export tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SLIM): SPEC = .
 $(DEV): SPEC = .[export,traces,report,dev]
+$(TOOLS): SPEC = .[release]
 
 # setuptools comes first and is pinned like the rest, so that building the project fetches nothing unpinned.
 %/.installed: $(PINS)

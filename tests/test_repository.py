@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-BY_HAND = ("fuzz",)
-"""Extras that `make` does not install: nobody here can say what they bring."""
+BY_HAND = ("fuzz", "release")
+"""Extras that are not in .venv-dev: nobody here can say what they bring."""
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 
 
@@ -60,6 +60,12 @@ def is_loose(requirement: Requirement) -> bool:
     return not str(requirement.specifier).startswith("==")
 
 
+def locked(name: str) -> dict[str, list[str]]:
+    """Pin -> hashes of one of the lock files."""
+    entries = read(f"deploy/locks/{name}.txt").replace(" \\\n", " ").splitlines()
+    return {pin: hashes for pin, *hashes in (entry.split() for entry in entries)}
+
+
 def copied() -> list[str]:
     """What the Dockerfile takes from the repository."""
     lines = [line.split()[1:-1] for line in read("Dockerfile").splitlines() if line.startswith("COPY")]
@@ -88,9 +94,23 @@ def test_no_pin_names_a_build_or_a_registry() -> None:
 
 @pytest.mark.parametrize("name", ["Makefile", "Dockerfile"])
 def test_every_install_uses_the_pins(name: str) -> None:
-    installs = [line for line in read(name).splitlines() if "pip install" in line]
+    installs = [line for line in read(name).splitlines() if re.search(r"pip .*\binstall ", line)]
     assert installs
-    assert all("--constraint constraints.txt" in line for line in installs)
+    pinned = ("--constraint constraints.txt", "--require-hashes", "--no-index --no-deps")
+    assert all(any(way in line for way in pinned) for line in installs)
+
+
+@pytest.mark.parametrize("name", ["service", "tools"])
+def test_a_lock_holds_the_pins_and_their_hashes_and_nothing_else(name: str) -> None:
+    lock = locked(name)
+    assert lock.keys() <= {f"{package}=={version}" for package, version in pins().items()}
+    assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", digest) for digests in lock.values() for digest in digests)
+    assert all(lock.values())
+
+
+def test_the_service_is_locked_with_all_that_it_brings() -> None:
+    base = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+    assert set(needed(base)) - {pin.partition("==")[0] for pin in locked("service")} == set()
 
 
 def test_the_slim_install_has_no_torch() -> None:
