@@ -71,8 +71,8 @@ lock: $(TOOLS)  ## write deploy/locks anew, out of constraints.txt; needs the ne
 	$(LOCK) deploy/locks/tools.in --output-file deploy/locks/tools.txt
 
 audit: $(TOOLS)  ## ask for known weaknesses of all pins; needs the network
-	.venv-release/bin/pip-audit --requirement deploy/locks/service.txt --disable-pip --require-hashes
-	.venv-release/bin/pip-audit --requirement constraints.txt --disable-pip --no-deps
+	.venv-release/bin/pip-audit --requirement deploy/locks/service.txt --disable-pip --require-hashes --strict
+	.venv-release/bin/pip-audit --requirement constraints.txt --disable-pip --no-deps --strict
 
 clean:  ## remove all environments and every cache
 	rm -rf .venv .venv-dev .venv-release .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
