@@ -60,7 +60,7 @@ bench: $(SLIM)  ## microseconds a row of every bundle in models/, students besid
 	.venv/bin/python -m service.bench engine $(ARGS)
 
 image:  ## build the slim container image
-	docker build --tag $(IMAGE) .
+	docker build --tag $(IMAGE) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) .
 
 # Hashes of every file of a release, so that one lock fits all processors and Pythons of Linux.
 LOCK := .venv-release/bin/uv pip compile --quiet --no-header --no-annotate --constraint constraints.txt \

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import ROOT, environment, serving
+from tests.test_repository import PROJECT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 LAST = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
@@ -21,7 +22,7 @@ CAN = all(map(shutil.which, TOOLS)) and os.geteuid() == 0
 
 def instruction(name: str) -> str:
     """The argument of an instruction of the last stage."""
-    (found,) = re.findall(rf"^{name} (.*)$", LAST, flags=re.MULTILINE)
+    (found,) = re.findall(rf"^{name} ?(.*)$", LAST, flags=re.MULTILINE)
     return str(found)
 
 
@@ -48,6 +49,10 @@ def test_the_image_that_is_built_by_default_serves_without_root() -> None:
     assert LAST.startswith("\nFROM ${BASE} AS service\n")
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", instruction("USER"))  # by number: see the Dockerfile
     assert json.loads(instruction("CMD"))[:4] == ["python", "-m", "service", "serve"]
+
+
+def test_its_label_is_this_version() -> None:
+    assert instruction("ARG VERSION") == f"={PROJECT['project']['version']}"
 
 
 def test_every_stage_builds_on_the_base_that_one_asks_for() -> None:
