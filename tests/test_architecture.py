@@ -257,7 +257,9 @@ ALLOWED: tuple[tuple[str, str], ...] = (
 
 
 def sources() -> list[Source]:
-    files = (file for folder in ("service", "export", "tests", "models") for file in (ROOT / folder).rglob("*.py"))
+    files = (
+        file for folder in ("service", "export", "tests", "models", "deploy") for file in (ROOT / folder).rglob("*.py")
+    )
     return [Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files)]
 
 
