@@ -101,6 +101,7 @@ RULES = (
         "export/",
         only=(*declared("export", "report"), "service", "export"),
     ),
+    Rule("an image is verified before anything is installed", "deploy/", only=("image",)),
     Rule("signals are arrays", "export/signals.py", only=("torch", "numpy")),
     Rule(
         "objectives are torch and nothing else", "export/objectives.py", only=("torch", "export.signals", "export.loss")
@@ -227,6 +228,7 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("objectives are torch and nothing else", "export/objectives.py", "import numpy"),
     ("a loss is torch and nothing else", "export/loss.py", "from export.signals import Output"),
     ("students are torch and nothing else", "export/students.py", "from export import recipe"),
+    ("an image is verified before anything is installed", "deploy/image/checks.py", "import httpx2"),
     ("signals are arrays", "export/signals.py", "from export.teacher import Teacher"),
     ("only evaluation opens the test split", "export/training.py", "from export.datasets import held_out"),
     (
@@ -257,9 +259,8 @@ ALLOWED: tuple[tuple[str, str], ...] = (
 
 
 def sources() -> list[Source]:
-    files = (
-        file for folder in ("service", "export", "tests", "models", "deploy") for file in (ROOT / folder).rglob("*.py")
-    )
+    folders = ("service", "export", "tests", "models", "deploy")
+    files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
     return [Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files)]
 
 
