@@ -98,7 +98,7 @@ def pip_secret(path: Path) -> tuple[Path, list[Path]]:
 
 def revision() -> str:
     """Of the checkout; an unpacked archive has none."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
