@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,7 +125,7 @@ def started(image: Image, root: Path, models: Path | None = None, **variables: s
         str(models or ""),
         *jailed(root, image.user, image.folder, image.command),
     ]
-    with subprocess.Popen([*spaces, *inside], env=found) as shell:
+    with subprocess.Popen([*spaces, *inside], env=found, stdout=sys.stderr) as shell:  # ours is the page
         try:
             yield Container(image, root, shell, port)
         finally:
