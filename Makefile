@@ -2,7 +2,7 @@
 #
 # Two environments, so that the slim one stays what the image holds:
 #   .venv      the service alone, no torch         (make serve, make bench)
-#   .venv-dev  service, export, traces and report extras, dev tools (make test, make check, make format)
+#   .venv-dev  service, all extras but fuzz, dev tools (make test, make check, make format)
 # Each carries a stamp that is older than pyproject.toml or constraints.txt exactly when it must be installed anew.
 
 PYTHON ?= python3
@@ -65,7 +65,7 @@ clean:  ## remove both environments and every cache
 	find service export tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SLIM): SPEC = .
-$(DEV): SPEC = .[export,traces,report,dev]
+$(DEV): SPEC = .[export,traces,report,parquet,ray,dev]
 
 # setuptools comes first and is pinned like the rest, so that building the project fetches nothing unpinned.
 %/.installed: $(PINS)

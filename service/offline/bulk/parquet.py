@@ -44,7 +44,9 @@ class ParquetPart:
     def schema(self) -> Any:
         """Of the columns that the output repeats, in its order."""
         there = self._open.schema_arrow
-        return pa.schema([there.field(name) for name in self._columns.all])
+        fields = (there.field(name) for name in self._columns.all)
+        # Views are how strings lie in memory, no type of Parquet's, and pyarrow can do little with them.
+        return pa.schema([field.with_type(pa.string()) if _is_view(field.type) else field for field in fields])
 
     def blocks(self, span: Span, *, plain: bool) -> Iterator[Block]:
         """The rows of a span, some at a time; `plain`: the output is not Parquet, so values are to be Python's."""
@@ -61,7 +63,7 @@ class ParquetPart:
         for column in self._columns.texts:
             kind = there.field(column).type
             of = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if not (pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of)):
+            if not (pa.types.is_string(of) or pa.types.is_large_string(of) or _is_view(of)):
                 raise InputError(f"{self._file.path}: column {column} is {kind}, not strings")
 
     def _tables(self, span: Span) -> Iterator[Any]:
@@ -88,7 +90,8 @@ class ParquetPart:
             yield self._table(waiting)
 
     def _table(self, batches: list[Any]) -> Any:
-        return pa.Table.from_batches(batches).select(list(self._columns.all))
+        table = pa.Table.from_batches(batches).select(list(self._columns.all))
+        return table.cast(self.schema) if any(map(_is_view, table.schema.types)) else table
 
     def _groups(self, span: Span) -> tuple[list[int], int]:
         """The row groups that hold a span, and how many rows of the first come before it."""
@@ -160,6 +163,10 @@ def _decoded(value: Any, place: int, problems: dict[int, str]) -> str | None:
     except UnicodeDecodeError:
         problems[place] = "not UTF-8; convert the file first"
         return None
+
+
+def _is_view(kind: Any) -> bool:
+    return bool(pa.types.is_string_view(kind))
 
 
 def _named(table: Any) -> tuple[list[str], list[Any]]:
