@@ -19,6 +19,7 @@ from service.offline.bulk.running import Engine, Place, Run, begin
 from service.offline.bulk.survey import KINDS as INPUT_KINDS
 from service.offline.bulk.survey import find_files
 from service.offline.writing import Shape
+from service.processes.cores import cores
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TABLES = {"csv": "csv", "tsv": "csv", PARQUET: PARQUET}
 """Kind of input -> what its parts are, if nothing else is said; of all others JSON lines."""
 
 
-def classify_folder(given: Input, wanted: Output, work: Work, settings: Settings, processes: int) -> None:
+def classify_folder(given: Input, wanted: Output, work: Work, settings: Settings, threads: int | None) -> None:
     """Score all rows of the files into the folder, and say how many."""
     _check(given, wanted, work)
     files = find_files([str(given.file)] if given.file else given.texts, given.kind)
@@ -44,7 +45,7 @@ def classify_folder(given: Input, wanted: Output, work: Work, settings: Settings
     device = Device(settings.device)
     place = Place(wanted.path, bundle.folder, device, work.bad_rows == REJECT, wanted.overwrite)
     with begin(request, place) as run:
-        total = _run(run, _engine(work, processes))
+        total = _run(run, _engine(work, threads))
     rejected = f", {total.rejected:,} rejected" if total.rejected else ""
     say(f"{total.read:,} rows: {total.scored:,} scored{rejected}; {len(run.plan.spans):,} parts in {wanted.path}")
 
@@ -89,12 +90,12 @@ def _request(
     )
 
 
-def _engine(work: Work, processes: int) -> Engine:
+def _engine(work: Work, threads: int | None) -> Engine:
     if work.engine != "ray":
-        return partial(run_here, processes=processes)
+        return partial(run_here, processes=threads or cores())
     from service.offline.bulk.cluster import ray_engine
 
-    return ray_engine(work.ray_address)
+    return ray_engine(work.ray_address, threads)
 
 
 def _run(run: Run, engine: Engine) -> Total:

@@ -147,7 +147,7 @@ def classify(
     if out and (out.endswith(os.sep) or Path(out).is_dir()):
         from service.commands.bulk import classify_folder
 
-        classify_folder(given, wanted, work, settings, threads or cores())
+        classify_folder(given, wanted, work, settings, threads)
     else:
         _check_no_folder(given, work)
         _classify_stream(given, wanted, settings, threads or cores())
