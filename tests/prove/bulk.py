@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from service.bench.machine import these_surroundings
 from service.bench.process import usage
-from service.bench.texts import read_texts
+from service.bench.texts import SENTENCES, read_texts
 from service.bundle.manifest import Precision
 from service.bundle.runtime import open_bundle
 from service.bundle.tasks import Scores
@@ -84,11 +84,11 @@ def main() -> int:
     asked = parse()
     processes = asked.threads or cores()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        texts = tuple(read_texts(asked.texts))
+        texts = tuple(read_texts(asked.texts)) if asked.texts else SENTENCES
         source = write_input(Path(folder) / "in.parquet", texts, asked.rows, asked.seed)
         alone = Alone(asked.bundle, asked.precision, texts, asked.seconds, processes)
         found = []
-        for engine in asked.engines.split(","):
+        for engine in filter(None, asked.engines.split(",")):
             command = classify(asked, engine, processes, source.path, Path(folder) / engine)
             found.append(measured(command, engine, source, alone, None))
         if asked.kill:
@@ -100,11 +100,11 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=Path, required=True, help="TXT or TSV, .gz too")
+    parser.add_argument("--texts", type=Path, help="TXT or TSV, .gz too; else some of our own")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--bundle", type=Path, default=Path("models/sst2-bilstm/1"))
     parser.add_argument("--precision", type=Precision, default=Precision.EXACT)
-    parser.add_argument("--engines", default="local", help="local, ray, or local,ray")
+    parser.add_argument("--engines", default="local", help="local, ray or local,ray; empty: none")
     parser.add_argument("--kill", action="store_true", help="once more, killed half-way and begun again")
     parser.add_argument("--threads", type=int, help="processes; else one a core")
     parser.add_argument("--part-rows", type=int, default=65_536)
