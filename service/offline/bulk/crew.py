@@ -41,13 +41,13 @@ def run_here(job: Job, numbers: Sequence[int], processes: int) -> Iterator[Recei
     busy = {worker.pipe: worker for worker in crew}
     try:
         for worker in crew:
-            worker.pipe.send(waiting.popleft())
+            _tell(worker, waiting.popleft())
         while busy:
             for pipe in wait(list(busy)):
                 assert isinstance(pipe, Connection)
                 yield _receipt(busy[pipe])
                 if waiting:
-                    pipe.send(waiting.popleft())
+                    _tell(busy[pipe], waiting.popleft())
                 else:
                     del busy[pipe]
     finally:
@@ -67,15 +67,26 @@ def _start(job: Job) -> _Worker:
     return _Worker(process, ours)
 
 
+def _tell(worker: _Worker, number: int) -> None:
+    try:
+        worker.pipe.send(number)
+    except OSError as error:  # which at the top would mean that nobody reads our stdout
+        raise _lost(worker) from error
+
+
+def _lost(worker: _Worker) -> WorkerLost:
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    problem = f"a process ended in the middle of a part ({how}; SIGKILL is often a lack of memory)"
+    return WorkerLost(f"{problem}; the same command goes on, with fewer --threads if need be")
+
+
 def _receipt(worker: _Worker) -> Receipt:
     try:
         found = worker.pipe.recv()
-    except (EOFError, ConnectionResetError) as error:
-        worker.process.join()
-        code = worker.process.exitcode or 0
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        problem = f"a process ended in the middle of a part ({how}; SIGKILL is often a lack of memory)"
-        raise WorkerLost(f"{problem}; the same command goes on, with fewer --threads if need be") from error
+    except (EOFError, OSError) as error:
+        raise _lost(worker) from error
     if isinstance(found, Trouble):
         raise found.error
     assert isinstance(found, Receipt)

@@ -93,10 +93,9 @@ class Ledger:
         _put(json.dumps(said) + "\n", self.folder / f"{SUCCESS}.new", self.folder / SUCCESS)
         return total
 
-    @property
-    def finished(self) -> bool:
-        """Has `finish` said so?"""
-        return (self.folder / SUCCESS).is_file()
+    def open_again(self) -> None:
+        """Something is to be done: nobody shall take the folder for complete meanwhile."""
+        (self.folder / SUCCESS).unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove what was left half written."""
@@ -143,14 +142,19 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
-    except BlockingIOError as error:
-        raise OutputError(f"{folder}: another run is writing there; wait for it, or stop it") from error
     finally:
         os.close(descriptor)
         if new and not any(folder.iterdir()):  # what was asked cannot be done
             folder.rmdir()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"{folder}: another run is writing there; wait for it, or stop it") from error
 
 
 def _put(text: str, staging: Path, target: Path) -> None:

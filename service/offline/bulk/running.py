@@ -64,6 +64,8 @@ def begin(request: Request, place: Place) -> Iterator[Run]:
             ledger.keep(plan)
         ledger.clean()
         done = tuple(receipt for span in plan.spans if (receipt := ledger.receipt(span)) is not None)
+        if len(done) < len(plan.spans):
+            ledger.open_again()
         job = Job(plan, place.folder.resolve(), place.bundle.resolve(), place.device, place.rejects)
         try:
             yield Run(plan, ledger, job, done)
