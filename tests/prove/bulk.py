@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from statistics import mean
 
 import numpy as np
@@ -65,7 +64,7 @@ class Bulk:
     seconds: float
     rows_s: float
     peak_mib: float  # of all its processes together
-    cpu_us: float  # of a row; not of Ray, whose processes are not ours
+    cpu_us: float  # of a row, all processes together
     alone: tuple[Rate, Rate]  # before and after
     wrong_rows: int
 
@@ -155,36 +154,30 @@ def measured(command: list[str], engine: str, source: Input, alone: Alone, kill_
     """Run it, with the engine alone before and after, and look at all that it wrote."""
     out = Path(command[-1])
     before = rate(alone)
-    used, seconds, peak = cpu_s(), 0.0, 0.0
+    used = seconds = peak = 0.0
     for killing in (kill_after, None) if kill_after is not None else (None,):
-        took, most = finished(command, out, killing)
-        seconds, peak = seconds + took, max(peak, most)
-    used = cpu_s() - used
+        took, cpu_s, most = finished(command, out, killing)
+        seconds, used, peak = seconds + took, used + cpu_s, max(peak, most)
     after = rate(alone)
     wrong = wrong_rows(out, source, reference(alone))
     rows_s, cpu_us = source.rows / seconds, used / source.rows * 1e6
     return Bulk(engine, kill_after, seconds, rows_s, peak, cpu_us, (before, after), wrong)
 
 
-def cpu_s() -> float:
-    """Of all processes that we have started and that have ended."""
-    found = getrusage(RUSAGE_CHILDREN)
-    return found.ru_utime + found.ru_stime
-
-
-def finished(command: list[str], out: Path, kill_after: int | None) -> tuple[float, float]:
-    """Seconds and the most MiB; killed as soon as so many parts are there."""
-    started, peak = time.perf_counter(), 0.0
+def finished(command: list[str], out: Path, kill_after: int | None) -> tuple[float, float, float]:
+    """Seconds, seconds on a core, and the most MiB; killed as soon as so many parts are there."""
+    started, cpu_s, peak = time.perf_counter(), 0.0, 0.0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             used = usage(process.pid)
-            peak = max(peak, used.rss_mib if used else 0.0)
+            if used is not None:  # it has not ended meanwhile
+                cpu_s, peak = max(cpu_s, used.cpu_s), max(peak, used.rss_mib)
             if kill_after is not None and len(list(out.glob("part-*"))) >= kill_after:
                 os.kill(process.pid, signal.SIGKILL)
             time.sleep(LOOK_S)
     if process.returncode != (0 if kill_after is None else -signal.SIGKILL):
         raise SystemExit(f"error: {' '.join(command)} ended with {process.returncode}")
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, cpu_s, peak
 
 
 def reference(alone: Alone) -> Scores:

@@ -99,6 +99,7 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that we start tells nobody of itself
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is raised as well
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of its nodes: else 15, and whatever else runs here goes first
     handler = signal.getsignal(signal.SIGTERM)
     _check_reachable(address)
     with redirect_stdout(sys.stderr):  # Ray says there what happens to its nodes; ours is for answers
