@@ -2,7 +2,7 @@
 #
 # Environments of their own, so that the slim one stays what the image holds:
 #   .venv          the service alone, no torch         (make serve, make bench)
-#   .venv-dev      service, export, traces and report extras, dev tools (make test, make check, make format)
+#   .venv-dev      service, all extras for use, dev tools         (make test, make check, make format)
 #   .venv-release  tools that need the network         (make lock, make audit)
 # Each carries a stamp that is older than pyproject.toml or constraints.txt exactly when it must be installed anew.
 
@@ -44,6 +44,7 @@ prove: $(DEV)  ## the long proofs of tests/prove, some hours; reports in runs/pr
 	.venv-dev/bin/python -m tests.prove.hostile --seconds 120 > runs/prove/hostile.json
 	.venv-dev/bin/python -m tests.prove.overload --rows 8 --seconds 60 --json runs/prove/overload.json
 	.venv-dev/bin/python -m tests.prove.saturation --json runs/prove/saturation.json
+	.venv-dev/bin/python -m tests.prove.bulk --rows 10_000_000 --engines local,ray --kill --json runs/prove/bulk.json
 	.venv-dev/bin/python -m tests.prove.soak --minutes 30 --workers 2 --kill-every 120 --swap-every 60 --json runs/prove/soak.json
 	.venv-dev/bin/python -m tests.prove.soak --minutes 3 --swap-every 0 --plant-leak --json runs/prove/leak.json
 
@@ -79,7 +80,7 @@ clean:  ## remove all environments and every cache
 	find service export tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SLIM): SPEC = .
-$(DEV): SPEC = .[export,traces,report,dev]
+$(DEV): SPEC = .[export,traces,report,parquet,ray,dev]
 $(TOOLS): SPEC = .[release]
 
 # setuptools comes first and is pinned like the rest, so that building the project fetches nothing unpinned.

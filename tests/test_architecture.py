@@ -61,10 +61,24 @@ RULES = (
         "the service imports what it declares",
         "service/",
         # pydantic's own other half, of one version with it; and the extras, each of which one module may know
-        only=(*declared(), "pydantic_core", "opentelemetry", "matplotlib", "service"),
+        only=(*declared(), "pydantic_core", "opentelemetry", "matplotlib", "pyarrow", "ray", "service"),
     ),
     Rule(
         "plots are one module's business", "service/", banned=("matplotlib",), exempt=("service/bench/pair/plots.py",)
+    ),
+    Rule(
+        "Parquet is two modules' business",
+        "service/",
+        banned=("pyarrow",),
+        exempt=("service/offline/bulk/parquet.py", "service/offline/bulk/arrow_parts.py"),
+    ),
+    Rule(
+        "the cluster is one module's business", "service/", banned=("ray",), exempt=("service/offline/bulk/cluster.py",)
+    ),
+    Rule(
+        "files know no requests",
+        "service/offline/",
+        banned=("fastapi", "starlette", "service.api", "service.routes", "service.wire", "service.commands"),
     ),
     Rule(
         "traces are one module's business",
@@ -206,6 +220,9 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("the service imports what it declares", "service/app.py", "import requests"),
     ("traces are one module's business", "service/app.py", "from opentelemetry import trace"),
     ("plots are one module's business", "service/bench/pair/page.py", "import matplotlib.pyplot"),
+    ("Parquet is two modules' business", "service/offline/reading.py", "import pyarrow.parquet as pq"),
+    ("the cluster is one module's business", "service/offline/bulk/crew.py", "import ray"),
+    ("files know no requests", "service/offline/bulk/labour.py", "from service.api.exchange import Desk"),
     ("the border stands alone", "service/bundle/store.py", "from service import errors"),
     ("the border stands alone", "service/bundle/store.py", "from ..settings import Settings"),
     ("the border stands alone", "service/bundle/store.py", "import fastapi"),

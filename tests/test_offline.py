@@ -135,7 +135,8 @@ def test_pairs_come_from_two_columns(tmp_path: Path) -> None:
         ("a.jsonl", '{"txt": "a"}\n', "a.jsonl:1: no column 'text'; there is txt"),
         ("a.jsonl", '{"text": "\\ud800"}\n', "a.jsonl:1: text has half a surrogate pair"),
         ("a.txt", "x" * (LONGEST_LINE + 1), "a.txt:1: longer than"),
-        ("a.parquet", "", "a.parquet: unknown kind of file; use one of .txt, .csv, .tsv, .jsonl"),
+        ("a.parquet", "", "a.parquet: Parquet is read into a folder of parts; give --out FOLDER/"),
+        ("a.orc", "", "a.orc: unknown kind of file; use one of .txt, .csv, .tsv, .jsonl"),
     ],
 )
 def test_a_malformed_row_is_named_with_file_and_line(tmp_path: Path, name: str, text: str, problem: str) -> None:

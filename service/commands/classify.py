@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import io
     from typing import TextIO
 
+    from service.bundle.manifest import SealedManifest
     from service.bundle.runtime import OpenBundle
+    from service.bundle.store import BundlePath
     from service.offline.reading import Columns, Source
     from service.offline.records import Answer
     from service.offline.scoring import Scorer
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 STDIN = Path("-")
+LONGEST_NAME = 255
+"""Of a file, in most systems."""
+
 ROWS_A_LOOK = 256
 """After so many rows the bar is brought up to date."""
 
@@ -35,31 +40,50 @@ def _option(help: str, panel: str | None = None, metavar: str = "TEXT", **more: 
     return typer.Option(help=help, rich_help_panel=panel, metavar=metavar, **more)
 
 
-INPUT, OUTPUT = "Input", "Output"  # panels of the help
+INPUT, OUTPUT, BULK = "Input", "Output", "Big files, with --out FOLDER/"  # panels of the help
 
-Texts = Annotated[list[str] | None, typer.Argument(help="Texts; none, and no --file: the lines of stdin.")]
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(help="Texts; none, and no --file: stdin's lines. With --out FOLDER/: files, folders, patterns."),
+]
 ModelFlag = Annotated[str | None, _option("NAME, which is its newest version, or NAME@VERSION; unset: as for `serve`.")]
 PrecisionFlag = Annotated[str | None, _option("fast: quicker where the model has it.", metavar="CHOICE")]
 ThreadsFlag = Annotated[int | None, _option("Batches at once; unset: one a core.", None, "INTEGER", min=1, max=256)]
 
 FileFlag = Annotated[Path | None, _option("A .txt, .csv, .tsv or .jsonl file, .gz or not; - is stdin.", INPUT, "PATH")]
-KindFlag = Annotated[str | None, _option("txt, csv, tsv or jsonl; unset: by the ending of --file.", INPUT, "CHOICE")]
+KindFlag = Annotated[str | None, _option("txt, csv, tsv or jsonl; unset: by the ending of the file.", INPUT, "CHOICE")]
 TextFlag = Annotated[str, _option("Column of the text.", INPUT)]
 PairFlag = Annotated[str | None, _option("Column of the second text, for a model that reads pairs.", INPUT)]
 KeepFlag = Annotated[list[str] | None, _option("Column that answers repeat, such as an id; several times.", INPUT)]
 
-OutFlag = Annotated[Path | None, _option("File for the answers, .gz or not; unset: stdout.", OUTPUT, "PATH")]
-OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace that file.", rich_help_panel=OUTPUT)]
+OutFlag = Annotated[
+    str | None,
+    _option("File for the answers, .gz or not; unset: stdout. FOLDER/: parts, for big files.", OUTPUT, "PATH"),
+]
+OverwriteFlag = Annotated[
+    bool, typer.Option("--overwrite", help="Replace that file, or begin that folder anew.", rich_help_panel=OUTPUT)
+]
 FormatFlag = Annotated[
     str | None,
     typer.Option(
         "--format",
-        help="jsonl or csv; unset: by the ending of --out, else jsonl.",
+        help="jsonl, csv, in folders parquet too; unset: by the ending of --out, a folder's input; else jsonl.",
         rich_help_panel=OUTPUT,
         metavar="CHOICE",
     ),
 ]
 TopFlag = Annotated[int | None, _option("Only so many scores, the best first.", OUTPUT, "INTEGER", min=1)]
+
+EngineFlag = Annotated[
+    str | None, _option("local: processes of this machine (default); ray: a Ray cluster.", BULK, "CHOICE")
+]
+RayFlag = Annotated[str | None, _option("Of its head, as for `ray.init`; unset: as Ray finds one, or starts it.", BULK)]
+BadFlag = Annotated[
+    str | None, _option("stop at the first (default); reject: write them to _rejects-*.jsonl.", BULK, "CHOICE")
+]
+PartFlag = Annotated[
+    int | None, _option("Of each part (default: 65,536); who is killed loses those begun.", BULK, "INTEGER", min=1)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +102,18 @@ class Output:
 
     path: Path | None
     overwrite: bool
-    format: str
+    format: str | None
     top_k: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a big file is done; what is unset is as it is by default, and all is unset where there is none."""
+
+    engine: str | None
+    ray_address: str | None
+    bad_rows: str | None
+    part_rows: int | None
 
 
 def classify(
@@ -97,28 +131,59 @@ def classify(
     overwrite: OverwriteFlag = False,
     output_format: FormatFlag = None,
     top_k: TopFlag = None,
+    engine: EngineFlag = None,
+    ray_address: RayFlag = None,
+    bad_rows: BadFlag = None,
+    part_rows: PartFlag = None,
 ) -> None:
-    """Classify texts without a server: answers in the order of the input, one a line."""
+    """Classify texts without a server: answers in the order of the input, one a line. Big files go into a folder of
+    parts, --out FOLDER/; there the same command goes on where it was stopped or killed."""
     from service.offline.reading import Columns
-    from service.offline.writing import FORMATS, Shape, format_of
 
     given = Input(texts or (), file, input_format, Columns(text_column, pair_column, tuple(keep or ())))
-    wanted = Output(out, overwrite, output_format or format_of(out), top_k)
-    _check(given, wanted)
+    wanted = Output(Path(out) if out else None, overwrite, output_format, top_k)
+    work = Work(engine, ray_address, bad_rows, part_rows)
     settings = load({"models": models, "default": model, "precision": precision}, os.environ).settings
+    if out and (out.endswith(os.sep) or Path(out).is_dir()):
+        from service.commands.bulk import classify_folder
+
+        classify_folder(given, wanted, work, settings, threads)
+    else:
+        _check_no_folder(given, work)
+        _classify_stream(given, wanted, settings, threads or cores())
+
+
+def _classify_stream(given: Input, wanted: Output, settings: "Settings", threads: int) -> None:
+    """Into one file, or to stdout."""
+    from service.offline.writing import FORMATS, Shape, format_of
+
+    kind = wanted.format or format_of(wanted.path)
+    _check(given, wanted, kind)
     bundle = _open(settings)
-    _check_fits(bundle, given.columns.pair, top_k)
+    check_fits(bundle.manifest, given.columns.pair, wanted.top_k)
     from service.offline.scoring import Scorer
 
-    columns = given.columns.all if file else ("text",)
-    head, render = FORMATS[wanted.format](Shape(columns, bundle.manifest.labels, bundle.meaning, top_k))
+    columns = given.columns.all if given.file else ("text",)
+    head, render = FORMATS[kind](Shape(columns, bundle.manifest.labels, bundle.meaning, wanted.top_k))
     # Where both are a terminal, the answers themselves show how far we are.
-    watched = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
-    with Scorer(bundle, threads or cores()) as scorer, _opened(wanted) as stream:
+    watched = sys.stderr.isatty() and (wanted.path is not None or not sys.stdout.isatty())
+    with Scorer(bundle, threads) as scorer, _opened(wanted) as stream:
         _write(_answers(scorer, given, watched=watched), stream, head, render)
 
 
-def _check(given: Input, wanted: Output) -> None:
+def _check_no_folder(given: Input, work: Work) -> None:
+    """What only a folder can be the answer to."""
+    from service.offline.reading import READERS
+
+    if work != Work(None, None, None, None):
+        raise Misused("--engine, --ray-address, --bad-rows and --part-rows are for big files: give --out FOLDER/")
+    endings = {f".{kind}" for kind in (*READERS, "parquet")}
+    for text in given.texts:
+        if len(text) < LONGEST_NAME and {*Path(text).suffixes} & endings and Path(text).is_file():
+            raise Misused(f"{text}: a file, not a text; give --out FOLDER/, or name it with --file")
+
+
+def _check(given: Input, wanted: Output, kind: str) -> None:
     """What can be refused is refused before anything is opened."""
     from service.offline.reading import READERS, check_file
     from service.offline.writing import FORMATS, check_new
@@ -127,42 +192,50 @@ def _check(given: Input, wanted: Output) -> None:
         raise Misused("texts and --file: give one of them")
     if given.file is None and (given.kind or given.columns.pair or given.columns.kept):
         raise Misused("--input-format, --pair-column and --keep are for files; name one with --file (- is stdin)")
-    _check_one_of("--format", wanted.format, FORMATS)
-    _check_one_of("--input-format", given.kind or "txt", READERS)
+    check_one_of("--format", kind, FORMATS)
+    check_one_of("--input-format", given.kind or "txt", READERS)
     if given.file and given.file != STDIN:
         check_file(given.file, given.kind)
     if wanted.path:
         check_new(wanted.path, overwrite=wanted.overwrite)
 
 
-def _check_one_of(flag: str, value: str, known: Iterable[str]) -> None:
+def check_one_of(flag: str, value: str, known: Iterable[str]) -> None:
+    """Refuse what is none of these."""
     if value not in known:
         raise Misused(f"{flag} {value}: unknown; use one of {', '.join(known)}")
 
 
-def _check_fits(bundle: "OpenBundle", pair: str | None, top_k: int | None) -> None:
-    from service.bundle.tasks import Choice
+def check_fits(manifest: "SealedManifest", pair: str | None, top_k: int | None) -> None:
+    """Refuse what this model cannot be asked."""
+    from service.bundle.tasks import TASKS, Choice
 
-    if bundle.meaning.choice is Choice.ANSWER:
-        raise Misused(f"{bundle.manifest.name} answers questions from texts: serve it, and ask /v1/answer")
-    name, reads_pairs = bundle.manifest.name, bundle.manifest.texts == 2
+    choice, name, reads_pairs = TASKS[manifest.task].choice, manifest.name, manifest.texts == 2
+    if choice is Choice.ANSWER:
+        raise Misused(f"{name} answers questions from texts: serve it, and ask /v1/answer")
     if reads_pairs and pair is None:
         raise Misused(f"{name} reads pairs of texts: name a file with --file, and the second column with --pair-column")
     if pair is not None and not reads_pairs:
         raise Misused(f"{name} reads single texts: leave --pair-column away")
-    if top_k is not None and bundle.meaning.choice is Choice.SPANS:
+    if top_k is not None and choice is Choice.SPANS:
         raise Misused(f"{name} marks entities and has no scores of labels: leave --top-k away")
 
 
-def _open(settings: "Settings") -> "OpenBundle":
+def chosen(settings: "Settings") -> "BundlePath":
+    """The bundle that answers."""
     from service.bundle.store import read_manifest
-    from service.catalogue import choose_default, newest_bundles, open_place
+    from service.catalogue import choose_default, newest_bundles
 
     newest = newest_bundles(settings.models).values()
     name = choose_default(settings, [read_manifest(place.folder) for place in newest])
+    return places_of([name], settings.models)[0]
+
+
+def _open(settings: "Settings") -> "OpenBundle":
+    from service.catalogue import open_place
+
     # Many runs of one thread each are quicker than one after the other of many.
-    alone = settings.model_copy(update={"student_threads": 1, "teacher_threads": 1})
-    return open_place(places_of([name], settings.models)[0], alone)
+    return open_place(chosen(settings), settings.model_copy(update={"student_threads": 1, "teacher_threads": 1}))
 
 
 def _answers(scorer: "Scorer", given: Input, *, watched: bool) -> "Iterator[Iterable[Answer]]":

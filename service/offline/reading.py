@@ -27,7 +27,7 @@ LONGEST_LINE = 16 * 2**20
 
 CHUNK = 64 * 2**10
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,14 @@ class Columns:
     kept: tuple[str, ...] = ()
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Text, and pair if there is one."""
+        return (self.text, *((self.pair,) if self.pair else ()))
+
+    @property
     def all(self) -> tuple[str, ...]:
         """Text, pair and kept, in this order."""
-        return (self.text, *((self.pair,) if self.pair else ()), *self.kept)
+        return (*self.texts, *self.kept)
 
 
 class Source:
@@ -80,6 +85,8 @@ def check_file(path: Path, kind: str | None = None) -> str:
     """The kind of a file that is there. Raises InputError."""
     endings = [ending.lower().removeprefix(".") for ending in path.suffixes if ending.lower() != ".gz"]
     found = kind or (endings[-1] if endings else "")
+    if found == "parquet":
+        raise InputError(f"{path}: Parquet is read into a folder of parts; give --out FOLDER/")
     if found not in READERS:
         known = ", ".join(f".{each}" for each in READERS)
         raise InputError(f"{path}: unknown kind of file; use one of {known} (each may be .gz), or --input-format")
@@ -182,24 +189,25 @@ def _jsonl(lines: Iterator[str], name: str, columns: Columns) -> Iterator[Record
 
 def _place(header: list[str], column: str, where: str) -> int:
     if column not in header:
-        raise InputError(f"{where}: {_no_column(column, header)}")
+        raise InputError(f"{where}: {no_column(column, header)}")
     return header.index(column)
 
 
 def _place_in(row: dict[str, object], column: str, where: str) -> str:
     if column not in row:
-        raise InputError(f"{where}: {_no_column(column, row)}")
+        raise InputError(f"{where}: {no_column(column, row)}")
     return column
 
 
-def _no_column(column: str, there: Iterable[str]) -> str:
+def no_column(column: str, there: Iterable[str]) -> str:
+    """What to say of a column that is not there."""
     return f"no column {column!r}; there is {', '.join(there) or 'none'} (see --text-column, --pair-column, --keep)"
 
 
 def _check_text(text: object, column: str, where: str) -> None:
     if not isinstance(text, str):
         raise InputError(f"{where}: {column} is {type(text).__name__}, not a string")
-    if not text.isascii() and _HALF_CHARACTER.search(text):
+    if not text.isascii() and HALF_CHARACTER.search(text):
         raise InputError(f"{where}: {column} has half a surrogate pair (\\ud800-\\udfff), which is no character")
 
 

@@ -1,0 +1,102 @@
+"""Big files on a Ray cluster of several nodes: what it writes is what one machine writes, though a node is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.offline.bulk.running import Place
+from tests.bulking import WITH_ID, asked, parts, rows, scored, table
+from tests.clustering import Nodes, cluster
+from tests.running import ROOT, environment
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (the extra `ray`)"),
+]
+
+PATIENCE_S = 120  # only ever waited for when a test fails; Ray takes its time
+COUNT, PART_ROWS = 60_000, 1000
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head without cores, and two nodes of one core each."""
+    with cluster(2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some seconds of work for toys."""
+    columns = {"id": range(COUNT), "text": [f"{'so ' * (number % 9)}good" for number in range(COUNT)]}
+    return table(tmp_path_factory.mktemp("source") / "in.parquet", columns, 7000)
+
+
+def begun(toy_models: Path, nodes: Nodes, *arguments: object) -> "subprocess.Popen[str]":
+    flags = ["--models", str(toy_models), "--engine", "ray", "--ray-address", nodes.address, *map(str, arguments)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "service", "classify", *flags],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def test_a_bad_row_on_some_node_is_one_line(toy_models: Path, nodes: Nodes, tmp_path: Path) -> None:
+    bad = table(tmp_path / "in.parquet", {"text": ["good", None]})
+    with begun(toy_models, nodes, bad, "--out", f"{tmp_path}/out/") as process:
+        said, problem = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (2, "")
+    assert problem == f"understudy: {bad}: row 2: text is null\n"
+
+
+def test_a_cluster_that_is_not_there_is_one_line(toy_models: Path, source: Path, tmp_path: Path) -> None:
+    with begun(toy_models, Nodes("127.0.0.1:9", ()), source, "--out", f"{tmp_path}/out/") as process:
+        said, problem = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said, problem.count("\n")) == (2, "", 1)
+    assert problem.startswith("understudy: 127.0.0.1:9: no Ray cluster answers there")
+
+
+def test_a_killed_driver_and_a_killed_node_cost_no_row_and_double_none(
+    toy_models: Path, toy_student: Path, nodes: Nodes, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scored"
+    flags = (source, "--keep", "id", "--part-rows", PART_ROWS, "--out", f"{out}/")
+    with begun(toy_models, nodes, *flags) as process:
+        wait_until(lambda: len(parts(out)) >= 2)
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+    assert len(parts(out)) < COUNT // PART_ROWS / 2
+    with begun(toy_models, nodes, *flags) as process:
+        before = len(parts(out))
+        wait_until(lambda: len(parts(out)) >= before + 4 and scores_on(nodes.raylets[0]))
+        assert len(parts(out)) < COUNT // PART_ROWS
+        os.kill(nodes.raylets[0], signal.SIGKILL)
+        said, problem = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said) == (0, f"{COUNT:,} rows: {COUNT:,} scored; 60 parts in {out}\n"), problem
+    scored(asked(toy_student, [source], WITH_ID, part_rows=PART_ROWS), Place(tmp_path / "here", toy_student))
+    found = rows(out)
+    assert [row["id"] for row in found] == list(range(COUNT))
+    assert found == rows(tmp_path / "here")
+
+
+def scores_on(raylet: int) -> bool:
+    """Has this node an actor?"""
+    return any("MapWorker" in " ".join(child.cmdline()) for child in psutil.Process(raylet).children())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
