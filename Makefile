@@ -2,7 +2,7 @@
 #
 # Environments of their own, so that the slim one stays what the image holds:
 #   .venv          the service alone, no torch         (make serve, make bench)
-#   .venv-dev      service, all extras for use, dev tools         (make test, make check, make format)
+#   .venv-dev      service, all extras for use, dev tools (make test, make check, make format)
 #   .venv-release  tools that need the network         (make lock, make audit)
 # Each carries a stamp that is older than pyproject.toml or constraints.txt exactly when it must be installed anew.
 
