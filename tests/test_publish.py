@@ -9,7 +9,18 @@ import pytest
 from export.card import model_card
 from export.datasets import Example
 from export.errors import RecipeError
-from export.publish import FILES, PROOF_TEXTS, Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.publish import (
+    FILES,
+    PROOF_TEXTS,
+    Reads,
+    Reference,
+    Trained,
+    encoder_of,
+    free_place,
+    leeway,
+    publish,
+    versions,
+)
 from export.tasks import targets_of
 from service.bundle.errors import BundleExists, GraphMismatch
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
@@ -81,6 +92,14 @@ def test_distances_are_measured_and_kept(tmp_path: Path) -> None:
     assert graphs[Precision.EXACT].wander <= 1e-5
     assert graphs[Precision.EXACT].flips == 0
     assert graphs[Precision.FAST].tolerance > graphs[Precision.EXACT].tolerance
+
+
+def test_an_int8_graph_has_leeway_for_what_dev_and_for_what_the_proof_showed() -> None:
+    """A small dev may have moved much less than the proof's texts, which are short and long."""
+    assert leeway(0.0, 0.0) == pytest.approx(0.1)
+    assert leeway(0.05, 0.05) == pytest.approx(0.3)
+    assert leeway(0.01, 0.15) > 0.15
+    assert leeway(5.0, 0.0) == 10
 
 
 def test_results_name_teacher_torch_and_every_graph(tmp_path: Path) -> None:
