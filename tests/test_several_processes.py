@@ -30,11 +30,11 @@ STAGES = [
     {"logits": 1, "labels": 0.5, "unfreeze": True},  # labels of some rows of a batch, and not of others
     {"labels": 1},
 ]
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "export"]
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
 def start(*arguments: object, cwd: Path) -> "subprocess.Popen[str]":
-    """`torchrun … -m export …`, under way."""
+    """`torchrun … -m MODULE …`, under way."""
     return subprocess.Popen(
         [*TOGETHER, *map(str, arguments)],
         cwd=cwd,
@@ -104,7 +104,15 @@ def alone(shop: Shop, taught: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_two_come_to_what_one_comes_to_even_when_they_are_killed_and_started_again(
     shop: Shop, taught: Path, alone: Path, tmp_path: Path
 ) -> None:
-    command = ("distill", write(staged(shop, taught), tmp_path / "staged.toml"), "--work", "runs", "--models", "models")
+    command = (
+        "export",
+        "distill",
+        write(staged(shop, taught), tmp_path / "staged.toml"),
+        "--work",
+        "runs",
+        "--models",
+        "models",
+    )
     with start(*command, cwd=tmp_path) as killed:
         while not list(tmp_path.glob("runs/students/*/1-*/standing.json")):  # in the second of six steps
             assert killed.poll() is None, killed.communicate()
@@ -122,8 +130,8 @@ def test_two_come_to_what_one_comes_to_even_when_they_are_killed_and_started_aga
 
 
 @pytest.mark.slow
-def test_two_make_the_encoder_that_one_makes(shop: Shop, tmp_path: Path) -> None:
-    """Also where weights have no part in the objective."""
+def test_two_make_the_encoder_that_one_makes_and_a_teacher(shop: Shop, tmp_path: Path) -> None:
+    """Also where weights have no part in the objective. A teacher's batches come in another order."""
     content = {
         "name": "small",
         "method": "chen2021",
@@ -138,20 +146,14 @@ def test_two_make_the_encoder_that_one_makes(shop: Shop, tmp_path: Path) -> None
     }
     wanted = ExtractRecipe.model_validate(content)
     alone = pretrain(wanted, tmp_path / "alone", tmp_path / "runs")
-    done = together("pretrain", write(wanted, tmp_path / "small.toml"), "--out", "two", "--work", "w", cwd=tmp_path)
+    write(wanted, tmp_path / "small.toml")
+    adaptation = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "texts": [{"source": str(shop.unlabelled)}]}
+    write(shop.teach_recipe(adaptation=adaptation), tmp_path / "teach.toml")
+    done = together("tests.several", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     ours, theirs = (json.loads((folder / "cost.json").read_text())["curve"] for folder in (tmp_path / "two", alone))
     assert [point["loss"] for point in ours] == pytest.approx([point["loss"] for point in theirs], rel=1e-2)
-
-
-@pytest.mark.slow
-def test_two_teach(shop: Shop, tmp_path: Path) -> None:
-    adaptation = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "texts": [{"source": str(shop.unlabelled)}]}
-    recipe = write(shop.teach_recipe(adaptation=adaptation), tmp_path / "teach.toml")
-    done = together("teach", recipe, "--out", "teacher", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "teacher" / "dev.json").read_text())
-    assert told["value"] > 0.9
+    assert json.loads((tmp_path / "teacher" / "dev.json").read_text())["value"] > 0.9
     assert json.loads((tmp_path / "teacher" / "config.json").read_text())["id2label"]["1"] == LABELS[1]
     assert not list(tmp_path.glob("teacher.checkpoints"))
 
