@@ -31,7 +31,7 @@ serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
 
 # Two at a time: half of the tests wait for a server. A file stays with one, which keeps its servers and toys for it.
 test: $(DEV)  ## run all tests, from .venv-dev; ARGS='-n 0' one at a time
-	.venv-dev/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv-dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: $(DEV)  ## the long proofs of tests/prove, some hours; reports in runs/prove
 	@mkdir -p runs/prove

@@ -24,6 +24,34 @@ settings.register_profile("understudy", derandomize=True, deadline=None)
 settings.load_profile("understudy")
 
 
+LONGEST = (
+    "several_processes",
+    "pipeline",
+    "bulk_cluster",
+    "hugging_face",
+    "shutdown",
+    "schema",
+    "other_tasks",
+    "changes",
+    "transformer_students",
+    "processes",
+    "prove_bulk",
+    "prove_watch",
+    "answering_way",
+    "bench_pair",
+    "bulk_command",
+    "approximation",
+)
+"""Files that take half a minute and more, the longest first: begun last, one of them would keep one worker busy while
+the other has nothing left. `make test` lets xdist keep this order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stable: within a file nothing changes places."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """For toy networks: two wait for each other most of the time, and take minutes where the cores are busy."""
