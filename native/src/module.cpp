@@ -116,6 +116,7 @@ NB_MODULE(understudy_native, m) {
            "compare"_a, "last"_a, "threads"_a = 1, "isa"_a = nb::none())
       .def("run", &run, "texts"_a, "stop"_a = nb::none())
       .def_prop_ro("isa", &Network::isa);
+  m.attr("INTERFACE") = 1;  // service/bundle/native.py asks for this one
   m.def("isas", [] {
     std::vector<std::string> found;
     for (const char* name : {"portable", "avx2"})

@@ -10,7 +10,7 @@ namespace understudy {
 
 namespace {
 
-constexpr size_t most_rows = 64;  // that step together: their states and cells still fit the second cache
+constexpr size_t most_rows = 32;  // that step together: their states and cells still fit the second cache
 constexpr double tau[gates] = {-1.44269504088896341, -1.44269504088896341, -1.44269504088896341, -2.88539008177792681};
 // By what each gate's sum is multiplied; why: kernels/cell.hpp
 

@@ -26,18 +26,18 @@ inline F power(F y) {
   return (F)((U)p + ((U)(I)shifted << 23));  // 2^23 times the whole part, into the exponent
 }
 
-struct Cell {
-  F cell, state;
-};
-
-inline Cell updated(F in, F out, F forget, F candidate, F cell) {
-  const F a = power(in), b = power(candidate), f = power(forget);
+// sigmoid(forget) * cell + sigmoid(in) * tanh(candidate), over one denominator
+inline F next_cell(F in, F forget, F candidate, F cell) {
+  const F a = power(in), f = power(forget), b = power(candidate);
   const F new_part = (a + 1.0f) * (b + 1.0f);
   const F old_part = f + 1.0f;
-  // sigmoid(forget) * cell + sigmoid(in) * tanh(candidate) over one denominator
-  const F next = (cell * new_part + (1.0f - b) * old_part) / (new_part * old_part);
-  const F d = power(next * tanh_unit);
-  return {next, (1.0f - d) / ((power(out) + 1.0f) * (d + 1.0f))};
+  return (cell * new_part + (1.0f - b) * old_part) / (new_part * old_part);
+}
+
+// sigmoid(out) * tanh(cell), likewise
+inline F next_state(F out, F cell) {
+  const F d = power(cell * tanh_unit), o = power(out);
+  return (1.0f - d) / ((o + 1.0f) * (d + 1.0f));
 }
 
 }  // namespace

@@ -46,6 +46,14 @@ inline Pairs all_pairs(const int16_t* states) {
 #endif
 }
 
+// The same, in a register: else GCC reads it anew for each row that it is used for, which takes longer than the products.
+inline Pairs kept(Pairs value) {
+#if (LANES == 8 && defined(__AVX2__)) || (LANES == 16 && defined(__AVX512F__))
+  asm("" : "+x"(value));
+#endif
+  return value;
+}
+
 // sum + the products of two pairs in each lane. Whoever made the weights saw to it that no sum overflows.
 inline I dot(I sum, Pairs weights, Pairs states) {
 #if LANES == 16 && defined(__AVX512VNNI__)
@@ -123,5 +131,15 @@ inline F greatest(F left, F right) {
 constexpr float no_fractions = 12582912.0f;
 
 inline I rounded(F value) { return (I)(value + no_fractions) - 0x4b400000; }
+
+// Whole numbers of 16 bits, from such of 32.
+inline void store_short(int16_t* to, I value) {
+#if LANES == 8 && defined(__AVX2__)
+  const __m256i both = _mm256_packs_epi32((__m256i)value, (__m256i)value);
+  _mm_storeu_si128((__m128i*)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(both, 8)));
+#else
+  store(to, __builtin_convertvector(value, Shorts));
+#endif
+}
 
 }  // namespace
