@@ -48,3 +48,7 @@ class Chosen:
     engine: Engine
     reason: str
     isa: str | None = None  # the native one's
+    failed: bool = False  # the native one should have run it, and did not prove itself
+
+    def __str__(self) -> str:
+        return f"{self.engine} ({self.isa})" if self.isa else str(self.engine)

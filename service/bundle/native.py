@@ -18,7 +18,6 @@ from service.bundle.onnx_file import OnnxFile, Unreadable
 from service.bundle.rows import Feeds, Ids
 from service.bundle.tasks import Logits
 
-MODULE = "understudy_native"
 INTERFACE = 1
 """Of the module: what it takes and gives. Another one is of another version of this repository."""
 
@@ -79,9 +78,9 @@ class _No(Exception):
 
 def _module() -> Any:
     try:
-        return importlib.import_module(MODULE)
+        return importlib.import_module("understudy_native")
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == MODULE
+        missing = isinstance(error, ModuleNotFoundError)
         raise _No("it is not installed" if missing else f"it does not load ({one_line(error)})") from error
 
 

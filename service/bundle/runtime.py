@@ -16,14 +16,14 @@ from service.bundle.devices import Device
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.engine import OpenGraph, RunHandle, one_line, open_graph
 from service.bundle.engines import DEFAULT_OPTIONS, Chosen, Engine, EngineOptions
-from service.bundle.errors import EngineUnfit, GraphMismatch, ProofFailed, TextError
+from service.bundle.errors import EngineFailed, EngineUnfit, GraphMismatch, ProofFailed, TextError
 from service.bundle.manifest import TOKENIZER_FILE, Precision, SealedManifest
 from service.bundle.native import open_native
 from service.bundle.rows import Buckets, Feeds, numbers
 from service.bundle.seal import read_manifest, verified
 from service.bundle.tasks import TASKS, Logits, Meaning, Scores
 
-__all__ = ["EngineOptions", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
+__all__ = ["EngineOptions", "Graph", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +117,14 @@ def open_bundle(
     )
     closed = _Closed(manifest, used, encoder, folder, contents[file])
     if options.engine is Engine.ONNXRUNTIME:
-        return closed.by_onnxruntime(options, "as the settings say")
+        return closed.by_onnxruntime(options, Chosen(Engine.ONNXRUNTIME, "as the settings say"))
     try:
         return closed.by_native(options)
     except EngineUnfit as error:
         if options.engine is Engine.NATIVE:
             raise
-        return closed.by_onnxruntime(options, str(error).removeprefix(f"{folder / file}: "))
+        reason = str(error).removeprefix(f"{closed.source}: ")
+        return closed.by_onnxruntime(options, Chosen(Engine.ONNXRUNTIME, reason, failed=error.failed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,10 @@ class _Closed:
     def source(self) -> str:
         return str(self.folder / self.manifest.graphs[self.precision].file)
 
-    def by_onnxruntime(self, options: EngineOptions, reason: str) -> OpenBundle:
+    def by_onnxruntime(self, options: EngineOptions, chosen: Chosen) -> OpenBundle:
         limit = self.manifest.graphs[self.precision].tolerance
         graph = open_graph(self.content, options, self.source)
-        return self._proved(graph, Limits(limit, limit), Chosen(Engine.ONNXRUNTIME, reason))
+        return self._proved(graph, Limits(limit, limit), chosen)
 
     def by_native(self, options: EngineOptions) -> OpenBundle:
         """Raises EngineUnfit, with why not."""
@@ -153,7 +154,7 @@ class _Closed:
             return self._proved(graph, NATIVE_LIMITS, Chosen(Engine.NATIVE, reason, graph.isa))
         except (GraphMismatch, ProofFailed) as error:
             told = str(error).removeprefix(f"{self.source}: ")
-            raise EngineUnfit(f"{self.source}: the native engine fails its proof: {told}") from error
+            raise EngineFailed(f"{self.source}: the native engine fails its proof: {told}") from error
 
     def _proved(self, graph: Graph, limits: Limits, chosen: Chosen) -> OpenBundle:
         meaning = TASKS[self.manifest.task]
