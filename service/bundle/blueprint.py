@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from service.bundle.manifest import OUTPUT, RECURRENT_INPUTS, SIAMESE_INPUTS
 from service.bundle.onnx_file import Attribute, Node, OnnxFile, Weights
@@ -260,9 +261,9 @@ class _Walk:
         if found != wanted:
             raise Unrecognised(f"its {where} is made of {', '.join(found)} and not of {', '.join(wanted)}")
 
-    def _require_constant(self, name: str, wanted: object) -> None:
+    def _require_constant(self, name: str, wanted: ArrayLike) -> None:
         found = self._graph.weights.get(name)
-        value = np.asarray(wanted)
+        value = np.atleast_1d(wanted)  # as `export` writes a single number, too
         if found is None or found.dtype != value.dtype or not np.array_equal(found, value):
             raise Unrecognised(f"its {name} is not {value.tolist()}")
 
