@@ -16,7 +16,7 @@ from service.bundle.engine import open_graph
 from service.bundle.engines import EngineOptions, Isa
 from service.bundle.native import NativeGraph, open_native
 from service.bundle.onnx_file import OnnxFile
-from service.bundle.rows import Feeds
+from service.bundle.rows import Feeds, Ids
 from service.bundle.tasks import Logits
 
 NEEDED = pytest.mark.skipif(
@@ -72,7 +72,7 @@ def reference(graph: bytes, feeds: Feeds) -> Logits:
     return open_graph(graph).run(feeds)
 
 
-def block(rows: Sequence[Sequence[int]], more: int = 0, pad: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def block(rows: Sequence[Sequence[int]], more: int = 0, pad: int = 0) -> tuple[Ids, Ids]:
     """Rows -> ids (B, T), padded and with more padding, and lengths (B,)."""
     lengths = np.array([len(row) for row in rows], np.int64)
     ids = np.full((len(rows), int(lengths.max()) + more), pad, np.int64)

@@ -1,4 +1,4 @@
-"""A row's logits by the native engine are the same bits whatever runs beside it, however and by whichever instructions."""
+"""A row's logits by the native engine are the same bits whatever runs beside it, and by whichever instructions."""
 
 import os
 import threading

@@ -109,6 +109,7 @@ nb::object run(const Network& network, const std::vector<TextsIn>& blocks, const
 NB_MODULE(understudy_native, m) {
   using namespace nb::literals;
   using namespace understudy;
+  nb::set_leak_warnings(false);  // models of a service live as long as its process
   m.doc() = "BiLSTM students, run by code of their own. service/bundle/native.py is who knows how to ask it.";
   nb::exception<Stopped>(m, "Stopped");
   nb::class_<Network>(m, "Network")
