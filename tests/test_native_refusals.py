@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.bundle.blueprint import Blueprint, Dense
+from service.bundle.blueprint import Blueprint
 from service.bundle.engines import EngineOptions
 from service.bundle.native import NativeGraph, _network
 from tests.natively import NAMES, NEEDED, PLAIN, Kind, blueprint, feeds_of, native
@@ -94,7 +94,7 @@ def test_dense_weights_that_are_no_numbers_are_refused() -> None:
     found = blueprint(TEXT.graph())
     layer = found.each[0]
     for spoilt in (
-        Dense(layer.weight * np.nan, layer.bias, layer.activation),
+        replace(layer, weight=layer.weight * np.nan),
         replace(layer, bias=layer.bias * np.inf),
     ):
         with pytest.raises(ValueError, match="not finite"):

@@ -120,7 +120,7 @@ NB_MODULE(understudy_native, m) {
   m.attr("INTERFACE") = 1;  // service/bundle/native.py asks for this one
   m.def("isas", [] {
     std::vector<std::string> found;
-    for (const char* name : {"portable", "avx2"})
+    for (const char* name : {"portable", "avx2", "avx512"})
       if (choose_kernels(name)) found.emplace_back(name);
     return found;
   });

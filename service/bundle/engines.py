@@ -21,6 +21,7 @@ class Isa(StrEnum):
     AUTO = "auto"  # the quickest that there are
     PORTABLE = "portable"
     AVX2 = "avx2"
+    AVX512 = "avx512"  # with VNNI
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ INTERFACE = 1
 MOST_TABLE_BYTES = 512 * 2**20
 """The folded table has 2 x 4H numbers of 16 bits for each token: 73 MB for 30,000 tokens and H = 150."""
 
-_LANES = 8
+_LANES = 16  # units come in blocks of as many at most
 
 
 class NativeGraph:

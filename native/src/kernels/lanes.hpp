@@ -48,7 +48,9 @@ inline Pairs all_pairs(const int16_t* states) {
 
 // The same, in a register: else GCC reads it anew for each row that it is used for, which takes longer than the products.
 inline Pairs kept(Pairs value) {
-#if (LANES == 8 && defined(__AVX2__)) || (LANES == 16 && defined(__AVX512F__))
+#if LANES == 16 && defined(__AVX512F__)
+  asm("" : "+v"(value));
+#elif LANES == 8 && defined(__AVX2__)
   asm("" : "+x"(value));
 #endif
   return value;
