@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.students import Activation, Form, Pooling, Shape
-from tests.natively import LINEAR, NAMES, NEEDED, OTHER, PLAIN, Kind, feeds_of, native, own, reference
+from tests.natively import LINEAR, NAMES, NEEDED, OTHER, PLAIN, Kind, feeds_of, isas, native, own, reference
 
 pytestmark = NEEDED
 
 NEAR = 0.02  # of fp32; the random weights here are several times larger than learned ones
+SQUASHED = 2.5e-7  # of sigmoid and tanh from what they should be
 VOCABULARY = 40
 
 
@@ -60,6 +61,23 @@ def test_each_kind_of_student_answers_as_by_onnxruntime(name: tuple[str, Form], 
     kind = Kind(name, shape)
     rows = [[1, 2, 3], [39], [0, 39, 5, 6, 7, 8, 9, 10], [4, 4]]
     assert distance(kind, kind.graph(), rows, 2, 7) < NEAR
+
+
+def test_sigmoid_and_tanh_are_exact_to_a_few_units_of_the_last_place() -> None:
+    import understudy_native
+
+    largest = np.finfo(np.float32).max
+    ends = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, largest, -largest, np.inf, -np.inf]
+    values = np.concatenate([np.linspace(-60, 60, 1_000_003), np.linspace(-0.01, 0.01, 10_001), ends]).astype(
+        np.float32
+    )
+    wide = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        wanted = 1 / (1 + np.exp(-wide)), np.tanh(wide)
+    found = [understudy_native.squash(values, isa) for isa in map(str, isas())]
+    assert all(np.array_equal(found[0], each) for each in found)
+    for ours, exact in zip(found[0], wanted, strict=True):
+        assert np.abs(np.asarray(ours) - exact).max() < SQUASHED
 
 
 @pytest.mark.parametrize("scale", [1.0, 5.0, 40.0])

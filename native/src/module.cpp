@@ -7,6 +7,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -103,6 +104,18 @@ nb::object run(const Network& network, const std::vector<TextsIn>& blocks, const
   return nb::cast(nb::ndarray<nb::numpy, float>(memory, network.of_pieces() ? 3 : 2, shape, owner));
 }
 
+// Sigmoid and tanh as the cell computes them.
+std::pair<std::vector<float>, std::vector<float>> squash(const In<float, 1>& values, const std::optional<std::string>& isa) {
+  const Kernels& found = kernels(isa);
+  const size_t size = values.shape(0), whole = (size + found.lanes - 1) / found.lanes * found.lanes;
+  std::vector<float> x(whole), sigmoid(whole), tanh(whole);
+  std::copy_n(values.data(), size, x.begin());
+  found.squash(x.data(), sigmoid.data(), tanh.data(), whole);
+  sigmoid.resize(size);
+  tanh.resize(size);
+  return {sigmoid, tanh};
+}
+
 }  // namespace
 }  // namespace understudy
 
@@ -118,6 +131,7 @@ NB_MODULE(understudy_native, m) {
       .def("run", &run, "texts"_a, "stop"_a = nb::none())
       .def_prop_ro("isa", &Network::isa);
   m.attr("INTERFACE") = 1;  // service/bundle/native.py asks for this one
+  m.def("squash", &squash, "values"_a, "isa"_a = nb::none());
   m.def("isas", [] {
     std::vector<std::string> found;
     for (const char* name : {"portable", "avx2", "avx512"})

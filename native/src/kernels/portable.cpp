@@ -1,5 +1,5 @@
-// For any processor: what the compiler makes of the vectors.
-#define LANES 8
+// For any processor: vectors of 128 bits, which nearly all of them have (SSE2, NEON), and else what the compiler makes.
+#define LANES 4
 #define TOGETHER 2
 #include "dense.hpp"
 #include "steps.hpp"
