@@ -46,16 +46,6 @@ inline Pairs all_pairs(const int16_t* states) {
 #endif
 }
 
-// The same, in a register: else GCC reads it anew for each row that it is used for, which takes longer than the products.
-inline Pairs kept(Pairs value) {
-#if LANES == 16 && defined(__AVX512F__)
-  asm("" : "+v"(value));
-#elif LANES == 8 && defined(__AVX2__)
-  asm("" : "+x"(value));
-#endif
-  return value;
-}
-
 // sum + the products of two pairs in each lane. Whoever made the weights saw to it that no sum overflows.
 inline I dot(I sum, Pairs weights, Pairs states) {
 #if LANES == 16 && defined(__AVX512VNNI__)

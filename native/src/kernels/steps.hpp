@@ -39,7 +39,7 @@ inline void multiply(const int16_t* weights, int pairs, const int16_t* const* st
     Pairs beside[ROWS];
     for (int row = 0; row < ROWS; row++) beside[row] = all_pairs(states[row] + 2 * pair);
     for (int gate = 0; gate < gates; gate++) {
-      const Pairs weight = kept(load<Pairs>(weights + gate * LANES * 2));
+      const Pairs weight = load<Pairs>(weights + gate * LANES * 2);
       for (int row = 0; row < ROWS; row++) sum[row][gate] = dot(sum[row][gate], weight, beside[row]);
     }
   }
