@@ -1,4 +1,4 @@
-"""One thing that pyproject.toml cannot say: the extra `native` is the folder native/ beside this file, wherever that is."""
+"""What pyproject.toml cannot say: the extra `native` is the folder native/ beside this file, wherever that is."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ class WithNative(Distribution):
 
     def parse_config_files(self, *arguments: Any, **options: Any) -> None:
         super().parse_config_files(*arguments, **options)
-        self.extras_require = {**self.extras_require, "native": [f"understudy-native @ {NATIVE.as_uri()}"]}
+        extras = {**self.extras_require, "native": [f"understudy-native @ {NATIVE.as_uri()}"]}
+        self.extras_require = self.metadata.extras_require = extras
 
 
 setup(distclass=WithNative)

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import requires
@@ -91,6 +93,16 @@ def test_every_install_uses_the_pins(name: str) -> None:
     installs = [line for line in read(name).splitlines() if "pip install" in line]
     assert installs
     assert all("--constraint constraints.txt" in line for line in installs)
+
+
+def test_the_extra_native_is_the_folder_beside_the_project() -> None:
+    asking = "import setuptools, distutils.core as c; d = c.run_setup('setup.py', stop_after='config'); "
+    asking += "print(*d.metadata.extras_require['native'], len(d.metadata.extras_require))"
+    done = subprocess.run(
+        [sys.executable, "-c", asking], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    extras = len(PROJECT["project"]["optional-dependencies"]) + 1
+    assert done.stdout.splitlines()[-1] == f"understudy-native @ {(ROOT / 'native').as_uri()} {extras}"
 
 
 def test_the_slim_install_has_no_torch() -> None:
