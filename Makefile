@@ -15,11 +15,12 @@ IMAGE  ?= understudy
 SLIM := .venv/.installed
 DEV  := .venv-dev/.installed
 TOOLS := .venv-release/.installed
-PINS := pyproject.toml constraints.txt
+PINS := pyproject.toml setup.py constraints.txt
+NATIVE_SOURCES := $(shell find native -type f)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test prove check format bench image lock audit clean
+.PHONY: help serve native test prove check format bench image lock audit clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +30,10 @@ help:  ## print this
 serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
 	.venv/bin/python -m service serve --host $(HOST) --port $(PORT) $(ARGS)
 
+native: .venv/.native  ## build our own engine for BiLSTMs into .venv, where `make serve` finds it; needs a C++ compiler
+
 # Two at a time: half of the tests wait for a server. A file stays with one, which keeps its servers and toys for it.
-test: $(DEV)  ## run all tests, from .venv-dev; ARGS='-n 0' one at a time
+test: $(DEV) .venv-dev/.native  ## run all tests, from .venv-dev; ARGS='-n 0' one at a time
 	.venv-dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 prove: $(DEV)  ## the long proofs of tests/prove, some hours; reports in runs/prove
@@ -89,4 +92,12 @@ $(TOOLS): SPEC = .[release]
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet --constraint constraints.txt setuptools
 	$*/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '$(SPEC)'
+	@touch $@
+
+# Without a compiler only the native engine's tests are skipped. With one, a build that fails is an error.
+%/.native: %/.installed $(NATIVE_SOURCES)
+	@if command -v "$${CXX:-c++}" > /dev/null; then \
+	  $*/bin/python -m pip install --quiet --constraint constraints.txt cmake nanobind ninja scikit-build-core && \
+	  $*/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --force-reinstall --no-deps ./native; \
+	else echo "make: no C++ compiler, so the native engine is not built" >&2; fi
 	@touch $@

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from service.bundle.engines import Engine
 from service.bundle.errors import BundleError, MissingFile, UnexpectedFile
 from service.bundle.manifest import Manifest, Role
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
@@ -246,6 +247,7 @@ class Catalogue:
             raise
         self._refused.pop(place.folder, None)
         self._metrics.loads_done.inc()
+        _tell_of_engine(bundle)
         return Predictor(bundle, self._settings, self._metrics)
 
     def _require_teachers(self) -> None:
@@ -270,6 +272,12 @@ class Catalogue:
             logger.warning("strategy %s: %s", self._settings.strategy, problem)
 
 
+def _tell_of_engine(bundle: OpenBundle) -> None:
+    manifest, chosen = bundle.manifest, bundle.chosen
+    level = logging.WARNING if chosen.failed else logging.INFO
+    logger.log(level, "%s@%s runs by %s: %s", manifest.name, manifest.version, chosen, chosen.reason)
+
+
 def _give_memory_back() -> None:
     """The C library keeps what a closed model held, and the next one seldom fits into the holes."""
     with suppress(OSError, AttributeError):  # it is not glibc
@@ -281,8 +289,11 @@ def open_place(place: BundlePath, settings: Settings) -> OpenBundle:
     manifest = _manifest(place)
     check_place(place.folder, manifest)
     share = max(1, cores() // settings.workers)
-    threads = settings.student_threads if manifest.role is Role.STUDENT else settings.teacher_threads or share
-    return open_bundle(place.folder, settings.precision, EngineOptions(threads=threads, device=settings.device))
+    student = manifest.role is Role.STUDENT
+    threads = settings.student_threads if student else settings.teacher_threads or share
+    engine = settings.engine if student or settings.engine is not Engine.NATIVE else Engine.AUTO  # it has no teachers
+    options = EngineOptions(threads=threads, device=settings.device, engine=engine, isa=settings.isa)
+    return open_bundle(place.folder, settings.precision, options)
 
 
 def newest_bundles(models: Path) -> dict[str, BundlePath]:

@@ -102,7 +102,7 @@ class Predictor:
         self.digest = (MODEL_DIGEST, manifest.seal[:SHOWN_DIGITS].encode())  # a header of each of its answers
         self.labels_json = tuple(json.dumps(label) for label in manifest.labels)
         self.tags = tuple(map(Tag.of, manifest.labels))  # what they are to a tagger
-        self.meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision)
+        self.meter = metrics.of_model(self.name, manifest.role, manifest.task, bundle.precision, bundle.chosen.engine)
         self.pace = Pace()
         student = manifest.role is Role.STUDENT
         prepare = None if student else partial(give_way, settings.teacher_nice)

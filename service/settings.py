@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from service.bundle.devices import Device
+from service.bundle.engines import Engine, Isa
 from service.bundle.manifest import Precision
 from service.oversight.strategy import Strategy, WhenBusy
 
@@ -95,6 +96,13 @@ class Settings(BaseModel):
     )
     device: Annotated[Device, Group.ENGINE] = Field(
         Device.AUTO, description="auto: a GPU where onnxruntime-gpu finds one, else the CPU; cuda insists on it."
+    )
+    engine: Annotated[Engine, Group.ENGINE] = Field(
+        Engine.AUTO,
+        description="What runs BiLSTMs. auto: native where it is installed and proves itself, else onnxruntime.",
+    )
+    isa: Annotated[Isa, Group.ENGINE] = Field(
+        Isa.AUTO, description="Instructions that the native engine uses; auto: the quickest. All give the same answers."
     )
     student_threads: Annotated[Threads, Group.ENGINE] = Field(
         1, description="Threads inside one run of a student; a small LSTM seldom gains from more."

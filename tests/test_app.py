@@ -18,7 +18,7 @@ from service.api.door import Door
 from service.app import create_app
 from service.bundle.encoder import Feeds, Row
 from service.bundle.errors import MissingFile
-from service.bundle.runtime import OpenBundle, OpenGraph, RunHandle, open_bundle
+from service.bundle.runtime import Graph, OpenBundle, OpenGraph, RunHandle, open_bundle
 from service.bundle.tasks import Logits
 from service.catalogue import Catalogue
 from service.settings import Settings
@@ -31,7 +31,7 @@ JSON = [(b"content-type", b"application/json")]
 class GatedGraph(OpenGraph):
     """The real graph behind a gate, so that a test can hold the worker for as long as it needs."""
 
-    def __init__(self, graph: OpenGraph) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self.buckets = graph.buckets
         self.busy = threading.Event()

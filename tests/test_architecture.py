@@ -61,7 +61,16 @@ RULES = (
         "the service imports what it declares",
         "service/",
         # pydantic's own other half, of one version with it; and the extras, each of which one module may know
-        only=(*declared(), "pydantic_core", "opentelemetry", "matplotlib", "pyarrow", "ray", "service"),
+        only=(
+            *declared(),
+            "pydantic_core",
+            "opentelemetry",
+            "matplotlib",
+            "pyarrow",
+            "ray",
+            "understudy_native",
+            "service",
+        ),
     ),
     Rule(
         "plots are one module's business", "service/", banned=("matplotlib",), exempt=("service/bench/pair/plots.py",)
@@ -87,6 +96,12 @@ RULES = (
         exempt=("service/telemetry/tracing.py",),
     ),
     Rule(
+        "the native engine is one module's business",
+        "service/",
+        banned=("understudy_native",),
+        exempt=("service/bundle/native.py",),
+    ),
+    Rule(
         "the wire knows no models",
         "service/wire/",
         banned=("service.bundle", "service.batching", "service.predictors", "service.catalogue", "service.routes"),
@@ -94,7 +109,7 @@ RULES = (
     Rule(
         "the border stands alone",
         "service/bundle/",
-        only=("numpy", "tokenizers", "onnxruntime", "pydantic", "service.bundle"),
+        only=("numpy", "tokenizers", "onnxruntime", "understudy_native", "pydantic", "service.bundle"),
     ),
     Rule("the batcher needs the standard library alone", "service/batching/", only=("service.batching",)),
     Rule(
@@ -223,6 +238,7 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("Parquet is two modules' business", "service/offline/reading.py", "import pyarrow.parquet as pq"),
     ("the cluster is one module's business", "service/offline/bulk/crew.py", "import ray"),
     ("files know no requests", "service/offline/bulk/labour.py", "from service.api.exchange import Desk"),
+    ("the native engine is one module's business", "service/bundle/runtime.py", "import understudy_native"),
     ("the border stands alone", "service/bundle/store.py", "from service import errors"),
     ("the border stands alone", "service/bundle/store.py", "from ..settings import Settings"),
     ("the border stands alone", "service/bundle/store.py", "import fastapi"),

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from service.bundle.devices import CPU, CUDA, Device, choose_providers
-from service.bundle.engine import EngineOptions, RunHandle, open_graph
+from service.bundle.engine import RunHandle, open_graph
+from service.bundle.engines import EngineOptions
 from service.bundle.errors import GraphMismatch, ProviderMissing, RunAborted
 from service.bundle.manifest import Role
 from tests import toy

@@ -8,7 +8,8 @@ from prometheus_client import values
 from service.telemetry.metrics import SHARED, Metrics
 from service.telemetry.oversight import DriftMeter, OversightMetrics, PairMeter
 
-INFO = ("understudy_model_info", {"model": "a@1", "role": "student", "task": "single-label", "precision": "exact"})
+ABOUT = {"role": "student", "task": "single-label", "precision": "exact", "engine": "onnxruntime"}
+INFO = ("understudy_model_info", {"model": "a@1", **ABOUT})
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
 
 def test_a_model_that_was_loaded_again_meanwhile_keeps_its_series() -> None:
     metrics = Metrics()
-    old, new = (metrics.of_model("a@1", "student", "single-label", "exact") for _ in range(2))
+    old, new = (metrics.of_model("a@1", *ABOUT.values()) for _ in range(2))
     new.rows.inc()
     old.forget()
     assert metrics.registry.get_sample_value(*INFO) == 1
@@ -32,7 +33,7 @@ def test_a_model_that_was_loaded_again_meanwhile_keeps_its_series() -> None:
 
 
 def test_values_in_files_say_that_a_model_has_gone(shared: Metrics) -> None:
-    meter = shared.of_model("a@1", "student", "single-label", "exact")
+    meter = shared.of_model("a@1", *ABOUT.values())
     assert shared.collected().get_sample_value(*INFO) == 1
     meter.forget()
     assert shared.collected().get_sample_value(*INFO) == 0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from service.bundle.outside import _INSIDE, NotProtobuf, Part, wants_outside_data
+from service.bundle.outside import _INSIDE, Part, wants_outside_data
+from service.bundle.protobuf import NotProtobuf
 from tests import toy
 
 GRAPHS = (toy.student_graph(), toy.siamese_graph(), toy.teacher_graph())

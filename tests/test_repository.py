@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import requires
@@ -111,6 +113,16 @@ def test_a_lock_holds_the_pins_and_their_hashes_and_nothing_else(name: str) -> N
 def test_the_service_is_locked_with_all_that_it_brings() -> None:
     base = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
     assert set(needed(base)) - {pin.partition("==")[0] for pin in locked("service")} == set()
+
+
+def test_the_extra_native_is_the_folder_beside_the_project() -> None:
+    asking = "import setuptools, distutils.core as c; d = c.run_setup('setup.py', stop_after='config'); "
+    asking += "print(*d.metadata.extras_require['native'], len(d.metadata.extras_require))"
+    done = subprocess.run(
+        [sys.executable, "-c", asking], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    extras = len(PROJECT["project"]["optional-dependencies"]) + 1
+    assert done.stdout.splitlines()[-1] == f"understudy-native @ {(ROOT / 'native').as_uri()} {extras}"
 
 
 def test_the_slim_install_has_no_torch() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bundle.engine import EngineOptions
+from service.bundle.engines import EngineOptions
 from service.bundle.errors import GraphMismatch, InvalidManifest, ProofFailed
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.rows import Buckets

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from service.bundle.encoder import Row
+from service.bundle.engines import Engine
 from service.bundle.manifest import SIAMESE_INPUTS, TOKENIZER_FILE, Manifest, Precision, Role
 from service.bundle.rows import Joined, Twins
 from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
@@ -39,6 +40,7 @@ class Entry:
 
     folder: Path
     precision: Precision
+    engine: Engine = Engine.ONNXRUNTIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,11 @@ class Subject:
     role: Role
     graph_bytes: int
     run: Callable[[], object]
+    engine: Engine = Engine.ONNXRUNTIME
 
     @property
     def title(self) -> str:
-        return f"{self.name}:{self.precision}"
+        return f"{self.name}:{self.engine if self.engine is Engine.NATIVE else self.precision}"
 
 
 class UnfitWorkload(Exception):
@@ -61,8 +64,10 @@ class UnfitWorkload(Exception):
 
 
 def parse_entry(text: str) -> Entry:
-    """`models/name/1:fast` -> that folder's fast graph; without a suffix, the exact one."""
+    """`models/name/1:fast` -> that folder's fast graph; without a suffix the exact one, with :native by our engine."""
     folder, _, suffix = text.rpartition(":")
+    if folder and suffix == Engine.NATIVE:
+        return Entry(Path(folder), Precision.EXACT, Engine.NATIVE)
     if folder and suffix in set(Precision):
         return Entry(Path(folder), Precision(suffix))
     return Entry(Path(text), Precision.EXACT)
@@ -73,14 +78,16 @@ def prepare(entry: Entry, workload: Workload, handle: RunHandle | None = None) -
 
     Whoever holds the handle may end its calls, which then raise RunAborted.
     """
-    bundle = open_bundle(entry.folder, entry.precision, EngineOptions(threads=workload.threads))
+    options = EngineOptions(threads=workload.threads, engine=entry.engine)
+    bundle = open_bundle(entry.folder, entry.precision, options)
     manifest = bundle.manifest
     if workload.tokens > manifest.max_tokens:
         raise UnfitWorkload(f"{entry.folder}: takes at most {manifest.max_tokens} tokens; lower --tokens")
     rows = random_rows(bundle, workload)
     graph = entry.folder / manifest.graphs[bundle.precision].file
     title = f"{manifest.name}@{manifest.version}"
-    return Subject(title, bundle.precision, manifest.role, graph.stat().st_size, lambda: bundle.run(rows, handle))
+    size = graph.stat().st_size
+    return Subject(title, bundle.precision, manifest.role, size, lambda: bundle.run(rows, handle), entry.engine)
 
 
 def random_rows(bundle: OpenBundle, workload: Workload) -> list[Row]:

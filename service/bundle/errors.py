@@ -13,6 +13,8 @@ A BundleError is one line that names the file and says how to mend it:
     ├── GraphMismatch      the graph cannot be opened, or is not what the manifest declares
     ├── ProofFailed        the graph does not give the logits that its exporter wrote down
     ├── ProviderMissing    this machine's ONNX Runtime lacks the execution provider
+    ├── EngineUnfit        the native engine is not installed, or cannot run the graph
+    │   └── EngineFailed   it runs the graph, but fails its proof
     └── BundleExists       versions are immutable: nothing is ever overwritten
 
 A TextError is about one text of a call. It holds the text's place and never the text:
@@ -70,6 +72,18 @@ class ProofFailed(BundleError):
 
 class ProviderMissing(BundleError):
     """This machine's ONNX Runtime lacks the execution provider."""
+
+
+class EngineUnfit(BundleError):
+    """The native engine is not installed, or cannot run the graph."""
+
+    failed = False
+
+
+class EngineFailed(EngineUnfit):
+    """It runs the graph, but fails its proof."""
+
+    failed = True
 
 
 class BundleExists(BundleError):

@@ -5,9 +5,10 @@ against hard links, and its checks have had holes before. A bundle's graph is on
 any tensor with external data is refused, wherever it stands: initialisers, attributes, subgraphs, functions.
 """
 
-from collections.abc import Iterator
 from enum import Enum, auto
 from types import MappingProxyType
+
+from service.bundle.protobuf import fields
 
 
 class Part(Enum):
@@ -47,11 +48,6 @@ _INSIDE: MappingProxyType[Part, MappingProxyType[int, Part]] = MappingProxyType(
 """Message -> number of a field -> the message that the field holds."""
 
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor
-_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5  # wire types; groups (3, 4) are never written any more
-
-
-class NotProtobuf(ValueError):
-    """The bytes are not a protobuf message that a current library would write."""
 
 
 def wants_outside_data(model: bytes) -> bool:
@@ -60,7 +56,7 @@ def wants_outside_data(model: bytes) -> bool:
     while waiting:
         part, content = waiting.pop()
         inside = _INSIDE[part]
-        for number, value in _fields(content):
+        for number, value in fields(content):
             if part is Part.TENSOR:
                 # DEFAULT is 0; an entry of external data without a location is as good as a location.
                 if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0):
@@ -68,36 +64,3 @@ def wants_outside_data(model: bytes) -> bool:
             elif number in inside and isinstance(value, memoryview):
                 waiting.append((inside[number], value))
     return False
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field; of fixed-size fields the value is never asked for, so it is 0."""
-    place, end = 0, len(content)
-    while place < end:
-        key, place = _varint(content, place, longest=5)
-        number, wire_type = key >> 3, key & 7
-        value: int | memoryview = 0
-        if wire_type == _VARINT:
-            value, place = _varint(content, place, longest=10)
-        elif wire_type == _DELIMITED:
-            size, place = _varint(content, place, longest=5)
-            value, place = content[place : place + size], place + size
-        elif wire_type == _EIGHT_BYTES:
-            place += 8
-        elif wire_type == _FOUR_BYTES:
-            place += 4
-        else:
-            raise NotProtobuf(f"wire type {wire_type}")
-        if place > end or not 0 < number < 2**29:
-            raise NotProtobuf("a field that ends outside its message or has no number")
-        yield number, value
-
-
-def _varint(content: memoryview, place: int, longest: int) -> tuple[int, int]:
-    """The number that starts at `place`, and the place behind it."""
-    number = 0
-    for shift, byte in enumerate(content[place : place + longest]):
-        number |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            return number, place + shift + 1
-    raise NotProtobuf("a number that does not end")

@@ -7,26 +7,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.devices import Device
 from service.bundle.encoder import Encoder, Row, Text
-from service.bundle.engine import (
-    DEFAULT_OPTIONS,
-    EngineOptions,
-    OpenGraph,
-    RunHandle,
-    one_line,
-    open_graph,
-)
-from service.bundle.errors import ProofFailed, TextError
+from service.bundle.engine import OpenGraph, RunHandle, one_line, open_graph
+from service.bundle.engines import DEFAULT_OPTIONS, Chosen, Engine, EngineOptions
+from service.bundle.errors import EngineFailed, EngineUnfit, GraphMismatch, ProofFailed, TextError
 from service.bundle.manifest import TOKENIZER_FILE, Precision, SealedManifest
-from service.bundle.rows import numbers
+from service.bundle.native import open_native
+from service.bundle.rows import Buckets, Feeds, numbers
 from service.bundle.seal import read_manifest, verified
 from service.bundle.tasks import TASKS, Logits, Meaning, Scores
 
-__all__ = ["EngineOptions", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
+__all__ = ["EngineOptions", "Graph", "OpenBundle", "OpenGraph", "RunHandle", "open_bundle", "open_graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far the logits of a proof's texts may be apart."""
+
+    stored: float  # those of each text alone from what the exporter wrote down
+    together: float  # those in one batch from those alone
+
+
+NATIVE_LIMITS = Limits(stored=0.02, together=1e-6)
+"""Its table and states are rounded, so it stands a little off whatever graph; and its batches are nobody's business."""
+
+
+class Graph(Protocol):
+    """A graph that an engine has opened. Threads may share it."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def device(self) -> Device: ...
+    @property
+    def buckets(self) -> Buckets | None: ...
+
+    def run(self, feeds: Feeds, handle: RunHandle | None = None) -> Logits: ...
+    def check(self, inputs: tuple[str, ...], width: int, dimensions: int = 2) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +60,8 @@ class OpenBundle:
     precision: Precision
     encoder: Encoder
     folder: Path
-    graph: OpenGraph
+    graph: Graph
+    chosen: Chosen
 
     @property
     def meaning(self) -> Meaning:
@@ -91,19 +115,61 @@ def open_bundle(
         texts=manifest.texts,
         spanned=meaning.of_pieces,
     )
-    graph = open_graph(contents[file], options, str(folder / file))
-    graph.check(manifest.inputs, meaning.width(len(manifest.labels)), meaning.dimensions)
-    bundle = OpenBundle(manifest, used, encoder, folder, graph)
-    prove(bundle)
-    return bundle
+    closed = _Closed(manifest, used, encoder, folder, contents[file])
+    if options.engine is Engine.ONNXRUNTIME:
+        return closed.by_onnxruntime(options, Chosen(Engine.ONNXRUNTIME, "as the settings say"))
+    try:
+        return closed.by_native(options)
+    except EngineUnfit as error:
+        if options.engine is Engine.NATIVE:
+            raise
+        reason = str(error).removeprefix(f"{closed.source}: ")
+        return closed.by_onnxruntime(options, Chosen(Engine.ONNXRUNTIME, reason, failed=error.failed))
 
 
-def prove(bundle: OpenBundle) -> None:
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """A bundle that was verified; its graph is still bytes."""
+
+    manifest: SealedManifest
+    precision: Precision
+    encoder: Encoder
+    folder: Path
+    content: bytes
+
+    @property
+    def source(self) -> str:
+        return str(self.folder / self.manifest.graphs[self.precision].file)
+
+    def by_onnxruntime(self, options: EngineOptions, chosen: Chosen) -> OpenBundle:
+        limit = self.manifest.graphs[self.precision].tolerance
+        graph = open_graph(self.content, options, self.source)
+        return self._proved(graph, Limits(limit, limit), chosen)
+
+    def by_native(self, options: EngineOptions) -> OpenBundle:
+        """Raises EngineUnfit, with why not."""
+        graph = open_native(self.content, options, self.source)
+        reason = "it knows the graph, and proved itself" if options.engine is Engine.AUTO else "as the settings say"
+        try:
+            return self._proved(graph, NATIVE_LIMITS, Chosen(Engine.NATIVE, reason, graph.isa))
+        except (GraphMismatch, ProofFailed) as error:
+            told = str(error).removeprefix(f"{self.source}: ")
+            raise EngineFailed(f"{self.source}: the native engine fails its proof: {told}") from error
+
+    def _proved(self, graph: Graph, limits: Limits, chosen: Chosen) -> OpenBundle:
+        meaning = TASKS[self.manifest.task]
+        graph.check(self.manifest.inputs, meaning.width(len(self.manifest.labels)), meaning.dimensions)
+        bundle = OpenBundle(self.manifest, self.precision, self.encoder, self.folder, graph, chosen)
+        prove(bundle, limits)
+        return bundle
+
+
+def prove(bundle: OpenBundle, limits: Limits) -> None:
     """Run the proof's texts alone and together, and compare with what the exporter wrote down.
 
     Together they are padded to the longest, so a graph that does not mind its lengths is caught here.
     """
-    proof, limit = bundle.manifest.proof, bundle.manifest.graphs[bundle.precision].tolerance
+    proof = bundle.manifest.proof
     try:
         rows = bundle.encoder.encode(proof.texts)
     except TextError as error:
@@ -113,8 +179,8 @@ def prove(bundle: OpenBundle) -> None:
     stored = [np.array(logits) for logits in proof.logits[bundle.precision]]  # B x (L,), of pieces B x (T * L,)
     alone = of_texts(rows, [logits for row in rows for logits in _run_proof(bundle, [row])])
     together = of_texts(rows, _run_proof(bundle, rows))
-    _compare(bundle, "alone, its logits differ from the exporter's", alone, stored, limit)
-    _compare(bundle, "batched, its logits differ from those alone", together, alone, limit)
+    _compare(bundle, "alone, its logits differ from the exporter's", alone, stored, limits.stored)
+    _compare(bundle, "batched, its logits differ from those alone", together, alone, limits.together)
 
 
 def of_texts(rows: Sequence[Row], logits: Sequence[Logits]) -> list[Logits]:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from service.api.gate import with_cors
 from service.app import create_app
+from service.bundle.engines import Engine
 from service.lifecycle import Lifecycle
+from service.predictors import Predictor
 from service.processes.line import Line, Ready, Said
 from service.processes.server import Server, configure, run
 from service.routes import dialect_of
@@ -81,7 +83,9 @@ def _url(door: socket.socket) -> str:
 
 
 def _listed(lifecycle: Lifecycle) -> str:
-    return ", ".join(
-        f"{predictor.name} ({predictor.manifest.role}, {predictor.bundle.precision})"
-        for predictor in lifecycle.catalogue.predictors
-    )
+    return ", ".join(f"{predictor.name} ({_told(predictor)})" for predictor in lifecycle.catalogue.predictors)
+
+
+def _told(predictor: Predictor) -> str:
+    told = f"{predictor.manifest.role}, {predictor.bundle.precision}"
+    return f"{told}, {Engine.NATIVE}" if predictor.bundle.chosen.engine is Engine.NATIVE else told

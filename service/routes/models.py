@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from service.api.exchange import Desk, Wire
+from service.bundle.engines import Engine
 from service.bundle.manifest import Measured, Precision, Role, Task
 from service.catalogue import Catalogue
 from service.predictors import Predictor
@@ -21,6 +22,9 @@ class Model(Wire):
     labels: tuple[str, ...]
     texts: int = Field(description="Texts in a row: 2 where the model reads pairs")
     precision: Precision
+    engine: Engine = Field(description="What runs its graph")
+    engine_reason: str = Field(description="Why this one does")
+    isa: str | None = Field(description="The instructions that the native engine uses")
     max_tokens: int
     teacher: str | None
     results: tuple[Measured, ...]
@@ -56,6 +60,9 @@ def _described(catalogue: Catalogue, predictor: Predictor) -> Model:
         labels=manifest.labels,
         texts=manifest.texts,
         precision=predictor.bundle.precision,
+        engine=predictor.bundle.chosen.engine,
+        engine_reason=predictor.bundle.chosen.reason,
+        isa=predictor.bundle.chosen.isa,
         max_tokens=manifest.max_tokens,
         teacher=manifest.lineage.teacher,
         results=manifest.results,

@@ -146,13 +146,14 @@ class Metrics:
         self.rejected = {reason: rejected.labels(reason) for reason in REJECTIONS}
         self._dropped_lines = self.gauge("dropped_log_lines", "Log lines never written: nobody read them in time.")
         self._ready = self.gauge("ready", "How many workers answer requests: 1, or fewer than were started.")
-        self._info = self.gauge("model_info", "How many workers have it open.", "model", "role", "task", "precision")
+        about = ("role", "task", "precision", "engine")
+        self._info = self.gauge("model_info", "How many workers have it open.", "model", *about)
 
     def of_route(self, route: str) -> RouteMeter:
         return RouteMeter(self._requests, self._seconds, route)
 
-    def of_model(self, model: str, role: str, task: str, precision: str) -> ModelMeter:
-        meter = self._models[model] = ModelMeter(self, model, self._info.labels(model, role, task, precision))
+    def of_model(self, model: str, role: str, task: str, precision: str, engine: str) -> ModelMeter:
+        meter = self._models[model] = ModelMeter(self, model, self._info.labels(model, role, task, precision, engine))
         return meter
 
     def forget_model(self, model: str, meter: ModelMeter, gauges: Iterable[Gauge]) -> None:

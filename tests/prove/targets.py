@@ -22,7 +22,8 @@ from service.app import create_app
 from service.batching.jobs import Answer
 from service.bundle.encoder import Row
 from service.bundle.errors import BundleError
-from service.bundle.outside import NotProtobuf, wants_outside_data
+from service.bundle.outside import wants_outside_data
+from service.bundle.protobuf import NotProtobuf
 from service.bundle.seal import MANIFEST_FILE, read_manifest, sealed
 from service.predictors import Outcome
 from service.settings import SettingProblem, Settings

@@ -1,0 +1,28 @@
+// A few threads that share out numbered pieces of work with whoever calls. Which thread does what changes no result.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+namespace understudy {
+
+class Pool {
+ public:
+  explicit Pool(int threads);  // together with the caller's
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // Calls work(0) … work(items - 1), each once, and returns when all are done; rethrows what one of them threw. Where the
+  // pool is busy with another call, or its threads are gone (after a fork), the caller does everything alone.
+  void run(int items, const std::function<void(int)>& work);
+
+  int threads() const { return threads_; }
+
+ private:
+  struct Shared;
+  int threads_;
+  std::shared_ptr<Shared> shared_;  // the threads keep it, so that nobody has to wait for them
+};
+
+}  // namespace understudy
