@@ -57,11 +57,17 @@ struct Pool::Shared {
 };
 
 Pool::Pool(int threads) : threads_(threads), shared_(std::make_shared<Shared>()) {
-  for (int helper = 1; helper < threads; helper++)
-    std::thread([shared = shared_] { shared->serve(); }).detach();
+  try {
+    for (int helper = 1; helper < threads; helper++) std::thread([shared = shared_] { shared->serve(); }).detach();
+  } catch (...) {  // no more threads to be had: those that started must not wait for ever
+    dismiss();
+    throw;
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { dismiss(); }
+
+void Pool::dismiss() {
   const std::lock_guard lock(shared_->changing);
   shared_->over = true;
   shared_->changed.notify_all();

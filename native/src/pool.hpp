@@ -21,6 +21,8 @@ class Pool {
 
  private:
   struct Shared;
+  void dismiss();  // the threads go when they are done
+
   int threads_;
   std::shared_ptr<Shared> shared_;  // the threads keep it, so that nobody has to wait for them
 };

@@ -68,7 +68,7 @@ def open_native(content: bytes, options: EngineOptions, source: str = "graph") -
             raise _No("it was built for another version; install it anew")
         blueprint = recognise(OnnxFile.read(content))
         return NativeGraph(_network(blueprint, options), blueprint, source)
-    except (_No, Unreadable, Unrecognised, ValueError, MemoryError) as error:
+    except (_No, Unreadable, Unrecognised, ValueError, RuntimeError, MemoryError) as error:  # no more threads, say
         raise EngineUnfit(f"{source}: the native engine cannot run it: {one_line(error) or 'no memory'}") from error
 
 
