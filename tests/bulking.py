@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.bundle.engines import Engine
 from service.bundle.manifest import Precision
 from service.bundle.seal import read_manifest
 from service.offline.bulk.labour import Labourer
@@ -21,7 +22,11 @@ WITH_ID = Columns(kept=("id",))
 
 
 def asked(
-    bundle: Path, files: Sequence[Path], columns: Columns = TEXT, kind: str = "parquet", part_rows: int = 4
+    bundle: Path,
+    files: Sequence[Path],
+    columns: Columns = TEXT,
+    kind: str = "parquet",
+    part_rows: int = 4,
 ) -> Request:
     """What `classify` would ask."""
     manifest = read_manifest(bundle)
@@ -30,6 +35,7 @@ def asked(
         model=f"{manifest.name}@{manifest.version}",
         seal=manifest.seal,
         precision=Precision.EXACT,
+        engine=Engine.ONNXRUNTIME,
         text=columns.text,
         pair=columns.pair,
         kept=columns.kept,
@@ -56,6 +62,17 @@ def scored(request: Request, place: Place) -> Total:
 def parts(folder: Path) -> list[Path]:
     """In order."""
     return sorted(folder.glob("part-*"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of each part, by its name."""
+    return {path.name: path.read_bytes() for path in parts(folder)}
+
+
+def thirteen(folder: Path) -> Path:
+    """Thirteen rows: three parts of four, and one of one."""
+    columns = {"id": range(13), "text": [f"good {'so ' * number}" for number in range(13)]}
+    return table(folder / "in.parquet", columns)
 
 
 def rows(folder: Path) -> list[dict[str, object]]:

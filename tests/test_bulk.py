@@ -18,7 +18,7 @@ from service.offline.bulk.ledger import Ledger
 from service.offline.bulk.running import Place, begin
 from service.offline.errors import InputError, OutputError
 from service.offline.reading import Columns
-from tests.bulking import TEXT, WITH_ID, asked, in_this_process, parts, rejects, rows, scored, table
+from tests.bulking import TEXT, WITH_ID, asked, contents, in_this_process, parts, rejects, rows, scored, table, thirteen
 from tests.tables import ROWS, alone, as_csv, write
 from tests.toy import LABELS
 
@@ -30,13 +30,7 @@ def bundle(toy_student: Path) -> OpenBundle:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirteen rows: three parts of four, and one of one."""
-    columns = {"id": range(13), "text": [f"good {'so ' * number}" for number in range(13)]}
-    return table(tmp_path_factory.mktemp("source") / "in.parquet", columns)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in parts(folder)}
+    return thirteen(tmp_path_factory.mktemp("source"))
 
 
 @given(done=st.sets(st.integers(0, 3)), spoilt=st.sets(st.integers(0, 3)))

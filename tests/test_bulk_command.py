@@ -14,7 +14,7 @@ from service.bundle.runtime import OpenBundle, open_bundle
 from service.commands.cli import app
 from service.commands.terminal import Misused
 from service.offline.errors import OfflineError
-from tests.bulking import parts, rejects, rows, table
+from tests.bulking import contents, parts, rejects, rows, table, thirteen
 from tests.running import PATIENCE_S, ROOT, command, environment
 from tests.tables import alone, as_csv, write
 from tests.toy import LABELS
@@ -27,13 +27,7 @@ def bundle(toy_student: Path) -> OpenBundle:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirteen rows: three parts of four, and one of one."""
-    columns = {"id": range(13), "text": [f"good {'so ' * number}" for number in range(13)]}
-    return table(tmp_path_factory.mktemp("source") / "in.parquet", columns)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in parts(folder)}
+    return thirteen(tmp_path_factory.mktemp("source"))
 
 
 def classified(toy_models: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.bench.engine import parse_entry
+from service.bench.pair.contenders import contender
 from service.bundle.engines import Engine, EngineOptions, Isa
 from service.bundle.errors import EngineFailed, EngineUnfit, ProofFailed
 from service.bundle.manifest import Precision
@@ -118,6 +120,23 @@ def test_where_it_fails_its_proof_onnxruntime_runs_and_says_so(tmp_path: Path) -
 
 
 @NEEDED
+def test_big_files_keep_to_the_engine_that_they_were_begun_with(
+    tmp_path: Path,
+) -> None:
+    """Parts of several engines would differ in their last digits."""
+    (tmp_path / "texts.txt").write_text("a fine film\na dull one\n")
+    words = ("classify", "--models", str(ROOT / "models"), f"{tmp_path}/texts.txt", "--out", f"{tmp_path}/scored/")
+    assert command(*words).returncode == 0
+    assert json.loads((tmp_path / "scored" / "_ledger.json").read_text())["request"]["engine"] == "native"
+    native = open_bundle(folder_of("sst2-bilstm"), options=NATIVE)
+    wanted = native.scores(native.classify(["a fine film", "a dull one"]))
+    lines = (tmp_path / "scored" / "part-00000.jsonl").read_text().splitlines()
+    assert [list(json.loads(line)["scores"].values()) for line in lines] == wanted.tolist()
+    other = command(*words, UNDERSTUDY_ENGINE="onnxruntime")
+    assert (other.returncode, "engine native, now onnxruntime" in other.stderr) == (2, True), other.stderr
+
+
+@NEEDED
 def test_a_bundle_that_is_wrong_fails_with_either(tmp_path: Path) -> None:
     folder = with_other_proof(tmp_path, 0.1, tolerance=1e-5)
     with pytest.raises(ProofFailed, match="differ from the exporter's"):
@@ -158,6 +177,14 @@ def test_the_log_says_which_engine_runs_and_why(caplog: pytest.LogCaptureFixture
     lines = [record.getMessage() for record in caplog.records]
     assert f"sst2-bilstm@1 runs by native ({isas()[-1]}): it knows the graph, and proved itself" in lines
     assert any(line.startswith("sst2-minilm@1 runs by onnxruntime: the native engine cannot") for line in lines)
+
+
+def test_benchmarks_run_the_engine_that_a_bundle_is_named_with() -> None:
+    entry = parse_entry(f"{folder_of('sst2-bilstm')}:native")
+    both = contender(entry, teacher=False), contender(parse_entry(str(entry.folder)), teacher=False)
+    assert [each.title for each in both] == ["sst2-bilstm@1:native", "sst2-bilstm@1:exact"]
+    assert [each.entry.flags[-1] for each in both] == ["native", "onnxruntime"]
+    assert both[1].entry.open().chosen.engine is Engine.ONNXRUNTIME
 
 
 def test_a_service_that_is_told_to_use_what_it_cannot_does_not_start(toy_models: Path) -> None:

@@ -25,7 +25,7 @@ for command in (pair, http, papers):
 
 Bundles = Annotated[
     list[str] | None,
-    typer.Option(help="DIR, DIR:fast or DIR:exact; several times. Default: every graph in --models"),
+    typer.Option(help="DIR, DIR:fast, DIR:exact or DIR:native; several times. Default: every graph in --models"),
 ]
 Models = Annotated[Path, typer.Option(help="where bundles are found when none is named")]
 Against = Annotated[list[str] | None, typer.Option(help="compare with this name; several times. Default: each teacher")]

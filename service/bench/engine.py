@@ -42,6 +42,20 @@ class Entry:
     precision: Precision
     engine: Engine = Engine.ONNXRUNTIME
 
+    @property
+    def suffix(self) -> str:
+        """What `parse_entry` reads: what runs, in a word."""
+        return str(self.engine if self.engine is Engine.NATIVE else self.precision)
+
+    @property
+    def flags(self) -> list[str]:
+        """Those of a service that is to run it."""
+        return ["--precision", self.precision, "--engine", self.engine]
+
+    def open(self, threads: int = 1) -> OpenBundle:
+        """Raises BundleError."""
+        return open_bundle(self.folder, self.precision, EngineOptions(threads=threads, engine=self.engine))
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -78,8 +92,7 @@ def prepare(entry: Entry, workload: Workload, handle: RunHandle | None = None) -
 
     Whoever holds the handle may end its calls, which then raise RunAborted.
     """
-    options = EngineOptions(threads=workload.threads, engine=entry.engine)
-    bundle = open_bundle(entry.folder, entry.precision, options)
+    bundle = entry.open(workload.threads)
     manifest = bundle.manifest
     if workload.tokens > manifest.max_tokens:
         raise UnfitWorkload(f"{entry.folder}: takes at most {manifest.max_tokens} tokens; lower --tokens")

@@ -151,7 +151,7 @@ def _round(variants: Sequence[Variant], course: Course, texts: tuple[str, ...], 
 def _alone(entry: Entry, course: Course, texts: tuple[str, ...]) -> Alone:
     sizes = tuple(sorted({1, BATCH, *course.loads.rows}))
     pace = course.pace
-    bench = Bench(entry.folder, entry.precision, texts, sizes, pace.seconds / 2, pace.seed, course.threads)
+    bench = Bench(entry, texts, sizes, pace.seconds / 2, pace.seed, course.threads)
     return run_inprocess(bench, course.server_cpus)
 
 

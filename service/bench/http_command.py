@@ -22,7 +22,7 @@ from service.bench.worker import Cpus
 
 Bundles = Annotated[
     list[str] | None,
-    typer.Option(help="DIR, DIR:fast or DIR:exact; several times. Default: the first student in --models"),
+    typer.Option(help="DIR, DIR:fast, DIR:exact or DIR:native; several times. Default: the first student in --models"),
 ]
 Models = Annotated[Path, typer.Option(help="where a bundle is found when none is named")]
 ServeArgs = Annotated[

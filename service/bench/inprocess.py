@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from service.bench.engine import Entry
 from service.bench.texts import requests_of
-from service.bundle.manifest import Precision
-from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
+from service.bundle.runtime import OpenBundle
 
 GROUP = 32
 """Rows run together, as in the service's batches."""
@@ -19,8 +18,7 @@ GROUP = 32
 class Bench:
     """What to measure, and for how long each."""
 
-    folder: Path
-    precision: Precision
+    entry: Entry
     texts: tuple[str, ...]
     rows: tuple[int, ...]
     seconds: float
@@ -49,7 +47,7 @@ class Alone:
 
 def measure(bench: Bench) -> Alone:
     """Tokenise and run requests of each size."""
-    bundle = open_bundle(bench.folder, bench.precision, EngineOptions(threads=bench.threads))
+    bundle = bench.entry.open(bench.threads)
     return Alone(tuple(_rate(bundle, bench, rows) for rows in bench.rows))
 
 

@@ -56,11 +56,11 @@ def first_student(models: Path) -> Entry | None:
 
 def _start(stack: ExitStack, lineup: Lineup, entry: Entry, flags: str, checkout: Path) -> Variant:
     manifest = read_manifest(entry.folder)
-    command = serve_command(
-        stack.enter_context(only(entry.folder)), ["--precision", entry.precision, *shlex.split(flags)]
-    )
+    # Other code may be older than the choice of an engine.
+    own = entry.flags if checkout == Path() else ["--precision", entry.precision]
+    command = serve_command(stack.enter_context(only(entry.folder)), [*own, *shlex.split(flags)])
     service = stack.enter_context(started(command, lineup.cpus, checkout))
-    parts = [f"{manifest.name}@{manifest.version}:{entry.precision}", flags]
+    parts = [f"{manifest.name}@{manifest.version}:{entry.suffix}", flags]
     parts += [f"in {checkout}"] if len(lineup.checkouts) > 1 else []
     title = " ".join(filter(None, parts))
     return Variant(title, service, Caller(service.target, lineup.dialect, lineup.headers), entry)

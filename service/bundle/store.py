@@ -23,6 +23,7 @@ __all__ = [
     "find_bundles",
     "read_manifest",
     "rewrite_manifest",
+    "sync",
     "verify",
     "write_bundle",
 ]
@@ -91,7 +92,7 @@ def rewrite_manifest(folder: Path, manifest: Manifest, card: str | None) -> None
             open_bundle(staging, precision)
         for name in (MANIFEST_FILE,) if card is None else (MANIFEST_FILE, CARD_FILE):
             (staging / name).replace(folder / name)
-        _sync(folder)
+        sync(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -113,7 +114,7 @@ def _fill(staging: Path, manifest: Manifest, files: Mapping[str, bytes], card: s
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    _sync(staging)
+    sync(staging)
 
 
 def _move(staging: Path, folder: Path) -> None:
@@ -123,12 +124,12 @@ def _move(staging: Path, folder: Path) -> None:
         if folder.exists():  # somebody published the same version meanwhile
             raise BundleExists(f"{folder}: published by another meanwhile; choose the next version") from error
         raise
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
-def _sync(folder: Path) -> None:
-    """The names in a folder reach the disk only when the folder itself is synced."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """To the disk, a file or a folder: the names in a folder reach it only when the folder itself is synced."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

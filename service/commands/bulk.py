@@ -6,11 +6,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service.bundle.devices import Device
-from service.bundle.manifest import Precision, SealedManifest
-from service.bundle.store import check_place, read_manifest
-from service.bundle.tasks import TASKS
-from service.commands.classify import STDIN, Input, Output, Work, check_fits, check_one_of, chosen
+from service.bundle.runtime import OpenBundle
+from service.commands.classify import STDIN, Input, Output, Work, check_fits, check_one_of, open_chosen
 from service.commands.terminal import Failed, Misused, complain, say
 from service.offline.bulk.crew import WorkerLost, run_here
 from service.offline.bulk.parts import KINDS, PARQUET, need_parquet
@@ -35,15 +32,14 @@ def classify_folder(given: Input, wanted: Output, work: Work, settings: Settings
     """Score all rows of the files into the folder, and say how many."""
     _check(given, wanted, work)
     files = find_files([str(given.file)] if given.file else given.texts, given.kind)
-    bundle = chosen(settings)
-    manifest = read_manifest(bundle.folder)
-    check_place(bundle.folder, manifest)
+    bundle = open_chosen(settings)
+    manifest = bundle.manifest
     check_fits(manifest, given.columns.pair, wanted.top_k)
-    request = _request(given, wanted, work, files, manifest, settings.precision)
-    Shape(given.columns.all, manifest.labels, TASKS[manifest.task], wanted.top_k)  # names that clash are refused
+    request = _request(given, wanted, work, files, bundle)
+    Shape(given.columns.all, manifest.labels, bundle.meaning, wanted.top_k)  # names that clash are refused
     assert wanted.path is not None  # a folder was named
-    device = Device(settings.device)
-    place = Place(wanted.path, bundle.folder, device, work.bad_rows == REJECT, wanted.overwrite)
+    place = Place(wanted.path, bundle.folder, settings.device, settings.isa, work.bad_rows == REJECT, wanted.overwrite)
+    del bundle  # each process opens one of its own
     with begin(request, place) as run:
         total = _run(run, _engine(work, threads))
     rejected = f", {total.rejected:,} rejected" if total.rejected else ""
@@ -70,9 +66,9 @@ def _request(
     wanted: Output,
     work: Work,
     files: tuple[InputFile, ...],
-    manifest: SealedManifest,
-    precision: Precision,
+    bundle: OpenBundle,
 ) -> Request:
+    manifest = bundle.manifest
     kinds = {TABLES.get(file.kind, "jsonl") for file in files}
     if wanted.format is None and len(kinds) > 1:
         raise Misused(f"the files are of several kinds: choose with --format one of {', '.join(KINDS)}")
@@ -80,7 +76,8 @@ def _request(
         files=files,
         model=f"{manifest.name}@{manifest.version}",
         seal=manifest.seal,
-        precision=precision if precision in manifest.graphs else Precision.EXACT,
+        precision=bundle.precision,
+        engine=bundle.chosen.engine,
         text=given.columns.text,
         pair=given.columns.pair,
         kept=given.columns.kept,

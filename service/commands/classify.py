@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from service.bundle.manifest import SealedManifest
     from service.bundle.runtime import OpenBundle
-    from service.bundle.store import BundlePath
     from service.offline.reading import Columns, Source
     from service.offline.records import Answer
     from service.offline.scoring import Scorer
@@ -159,7 +158,7 @@ def _classify_stream(given: Input, wanted: Output, settings: "Settings", threads
 
     kind = wanted.format or format_of(wanted.path)
     _check(given, wanted, kind)
-    bundle = _open(settings)
+    bundle = open_chosen(settings)
     check_fits(bundle.manifest, given.columns.pair, wanted.top_k)
     from service.offline.scoring import Scorer
 
@@ -173,13 +172,13 @@ def _classify_stream(given: Input, wanted: Output, settings: "Settings", threads
 
 def _check_no_folder(given: Input, work: Work) -> None:
     """What only a folder can be the answer to."""
-    from service.offline.reading import READERS
+    from service.offline.reading import READERS, kind_of
 
     if work != Work(None, None, None, None):
         raise Misused("--engine, --ray-address, --bad-rows and --part-rows are for big files: give --out FOLDER/")
-    endings = {f".{kind}" for kind in (*READERS, "parquet")}
     for text in given.texts:
-        if len(text) < LONGEST_NAME and {*Path(text).suffixes} & endings and Path(text).is_file():
+        known = len(text) < LONGEST_NAME and kind_of(Path(text)) in (*READERS, "parquet")
+        if known and Path(text).is_file():
             raise Misused(f"{text}: a file, not a text; give --out FOLDER/, or name it with --file")
 
 
@@ -221,21 +220,16 @@ def check_fits(manifest: "SealedManifest", pair: str | None, top_k: int | None) 
         raise Misused(f"{name} marks entities and has no scores of labels: leave --top-k away")
 
 
-def chosen(settings: "Settings") -> "BundlePath":
+def open_chosen(settings: "Settings") -> "OpenBundle":
     """The bundle that answers."""
     from service.bundle.store import read_manifest
-    from service.catalogue import choose_default, newest_bundles
+    from service.catalogue import choose_default, newest_bundles, open_place
 
     newest = newest_bundles(settings.models).values()
     name = choose_default(settings, [read_manifest(place.folder) for place in newest])
-    return places_of([name], settings.models)[0]
-
-
-def _open(settings: "Settings") -> "OpenBundle":
-    from service.catalogue import open_place
-
     # Many runs of one thread each are quicker than one after the other of many.
-    return open_place(chosen(settings), settings.model_copy(update={"student_threads": 1, "teacher_threads": 1}))
+    alone = settings.model_copy(update={"student_threads": 1, "teacher_threads": 1})
+    return open_place(places_of([name], settings.models)[0], alone)
 
 
 def _answers(scorer: "Scorer", given: Input, *, watched: bool) -> "Iterator[Iterable[Answer]]":

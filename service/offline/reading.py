@@ -81,10 +81,15 @@ def open_file(path: Path, kind: str | None = None) -> Iterator[Source]:
         yield Source(str(path), raw, kind, zipped=path.suffix.lower() == ".gz", size=path.stat().st_size)
 
 
+def kind_of(path: Path) -> str:
+    """What the ending of its name says, .gz aside; empty if it has none."""
+    endings = [ending.lower().removeprefix(".") for ending in path.suffixes if ending.lower() != ".gz"]
+    return endings[-1] if endings else ""
+
+
 def check_file(path: Path, kind: str | None = None) -> str:
     """The kind of a file that is there. Raises InputError."""
-    endings = [ending.lower().removeprefix(".") for ending in path.suffixes if ending.lower() != ".gz"]
-    found = kind or (endings[-1] if endings else "")
+    found = kind or kind_of(path)
     if found == "parquet":
         raise InputError(f"{path}: Parquet is read into a folder of parts; give --out FOLDER/")
     if found not in READERS:

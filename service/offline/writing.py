@@ -6,7 +6,6 @@ It knows what an answer looks like. It knows nothing of models or of where recor
 import csv
 import gzip
 import json
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO, cast
 
+from service.bundle.store import sync
 from service.bundle.tasks import Choice, Meaning
 from service.offline.errors import OutputError
 from service.offline.records import Answer, Record
@@ -146,8 +146,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[TextIO]:
     try:
         with _open_text(staging, zipped=target.suffix.lower() == ".gz") as stream:
             yield stream
-        with staging.open("rb") as written:
-            os.fsync(written.fileno())
+        sync(staging)
         check_new(path, overwrite=overwrite)  # somebody may have been quicker
         staging.replace(target)
     finally:

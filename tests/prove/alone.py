@@ -7,8 +7,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
 
+from service.bundle.engines import Engine
 from service.bundle.manifest import Precision
-from service.bundle.runtime import open_bundle
+from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.offline.scoring import Scorer, Sizes
 
 WARM_UP = 2
@@ -23,6 +24,10 @@ class Alone:
     texts: tuple[str, ...]
     seconds: float
     processes: int
+
+    def open(self) -> OpenBundle:
+        """By the engine that `classify` takes if nothing is said."""
+        return open_bundle(self.bundle, self.precision, EngineOptions(engine=Engine.AUTO))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ def rate(alone: Alone) -> Rate:
 
 def _one(alone: Alone) -> Rate:
     windows = _windows(alone.texts)
-    with Scorer(open_bundle(alone.bundle, alone.precision), 1) as scorer:
+    with Scorer(alone.open(), 1) as scorer:
         for window in windows[:WARM_UP]:
             scorer.begin(window).scores()
         rows, started, used = 0, perf_counter(), process_time()

@@ -27,7 +27,6 @@ from service.bench.machine import these_surroundings
 from service.bench.process import usage
 from service.bench.texts import SENTENCES, read_texts
 from service.bundle.manifest import Precision
-from service.bundle.runtime import open_bundle
 from service.bundle.tasks import Scores
 from service.offline.scoring import Scorer
 from service.processes.cores import cores
@@ -182,8 +181,7 @@ def finished(command: list[str], out: Path, kill_after: int | None) -> tuple[flo
 
 def reference(alone: Alone) -> Scores:
     """(N, L): the scores of each text."""
-    bundle = open_bundle(alone.bundle, alone.precision)
-    with Scorer(bundle, alone.processes) as scorer:
+    with Scorer(alone.open(), alone.processes) as scorer:
         return scorer.begin(alone.texts).scores()
 
 

@@ -89,7 +89,7 @@ def main() -> int:
     plan = Plan(asked.good, asked.hostile, asked.seconds, asked.pause, asked.seed)
     _need_descriptors(plan.good + plan.hostile + DESCRIPTORS)
     surroundings = these_surroundings()
-    with only(entry.folder) as models, serving(models, "--no-drift", "--precision", entry.precision) as running:
+    with only(entry.folder) as models, serving(models, "--no-drift", *entry.flags) as running:
         found = measure(running, plan)
     details = {
         "surroundings": asdict(surroundings) | {"idle": surroundings.idle},

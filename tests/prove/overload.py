@@ -89,7 +89,7 @@ def main() -> int:
     factors = tuple(map(float, asked.factors.split(",")))
     plan = Plan(factors, asked.seconds, asked.rows, asked.connections, asked.seed, asked.client_cpu, texts)
     surroundings = these_surroundings()
-    flags = ["--precision", entry.precision, *shlex.split(asked.serve_args)]
+    flags = [*entry.flags, *shlex.split(asked.serve_args)]
     with only(entry.folder) as models, started(serve_command(models, flags), cpus) as service:
         caller = Caller(service.target)
         probe(caller, [texts[place % len(texts)] for place in range(plan.rows)])

@@ -26,7 +26,7 @@ from service.bench.served import Service, serve_command, started
 from service.bench.texts import SENTENCES, read_texts
 from service.bench.wire import Caller, Dialect
 from service.bench.worker import pinned, quick_loop
-from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.runtime import OpenBundle
 from tests.prove.answers import Exam, examine
 from tests.prove.bounds import Bound, conclude, run
 from tests.prove.flags import load_parser
@@ -43,11 +43,11 @@ EXCUSED = {429, 503, Failure.LOST, Failure.TIMEOUT}
 def main() -> int:
     asked = _arguments()
     entry, surroundings = parse_entry(asked.bundle), these_surroundings()
-    bundle = open_bundle(entry.folder, entry.precision)
+    bundle = entry.open()
     with TemporaryDirectory(prefix="understudy-soak-") as models:
         publish = publisher(Shelf(Path(models) / bundle.manifest.name), entry.folder)
         publish(1)
-        command = _command(Path(models), ["--precision", entry.precision, *_flags(asked)], leak=asked.plant_leak)
+        command = _command(Path(models), [*entry.flags, *_flags(asked)], leak=asked.plant_leak)
         with started(command, asked.server_cpu) as service, pinned(asked.client_cpu):
             exam = _exam(asked, bundle, service)
             strain = Strain(service, exam, publish, _troubles(asked))

@@ -1,7 +1,7 @@
 """Who takes part: students, their teachers, and teacher-shaped models with random weights. Measures nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.bench.engine import Entry, parse_entry
@@ -20,7 +20,7 @@ class UnfitPair(Exception):
 class Contender:
     """One graph of one bundle. Of one with random weights only the time means anything."""
 
-    title: str  # name@version:precision
+    title: str  # name@version:precision, or :native
     teacher: bool  # the others are held against it
     random: bool
     labels: tuple[str, ...]
@@ -59,15 +59,16 @@ def contender(entry: Entry, *, teacher: bool) -> Contender:
     """What a bundle says of itself. Raises UnfitPair for a task whose answers are no single labels."""
     manifest = read_manifest(entry.folder)
     precision = entry.precision if entry.precision in manifest.graphs else Precision.EXACT
+    entry = replace(entry, precision=precision)
     if manifest.task is not Task.SINGLE_LABEL or manifest.texts != 1:
         raise UnfitPair(f"{entry.folder}: pairs are compared on single labels of single texts; see `bench engine`")
     return Contender(
-        title=f"{manifest.name}@{manifest.version}:{precision}",
+        title=f"{manifest.name}@{manifest.version}:{entry.suffix}",
         teacher=teacher,
         random=manifest.lineage.method == UNTRAINED,
         labels=manifest.labels,
         graph_bytes=(entry.folder / manifest.graphs[precision].file).stat().st_size,
-        entry=Entry(entry.folder, precision),
+        entry=entry,
     )
 
 

@@ -18,7 +18,7 @@ from service.bench.pair.report import Conditions
 from service.bench.pair.sheets import NONE, RANDOM, Sheet, number
 from service.bench.report import Compared
 from service.bundle.encoder import Row
-from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
+from service.bundle.runtime import OpenBundle, RunHandle
 
 TANG_BATCH = 512
 XTREME_TOKENS, XTREME_BATCHES, QUERIES = 32, (32, 1), 1000
@@ -228,7 +228,7 @@ def xtreme_sheet(report: PapersReport) -> Sheet:
 
 
 def _opened(contender: Contender, threads: int) -> OpenBundle:
-    return open_bundle(contender.entry.folder, contender.entry.precision, EngineOptions(threads=threads))
+    return contender.entry.open(threads)
 
 
 def _timed(bundle: OpenBundle, rows: Sequence[Row], handle: RunHandle) -> float:

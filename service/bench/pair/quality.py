@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from service.bench.pair.contenders import Contender
-from service.bundle.runtime import EngineOptions, open_bundle
 from service.offline.reading import Columns, open_file
 from service.oversight.intervals import wilson
 from service.processes.cores import cores
@@ -83,7 +82,7 @@ def judge(contenders: Sequence[Contender], data: Labelled) -> tuple[Quality, ...
 
 def _answers(contender: Contender, texts: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.str_]]":
     """The best label of each text, by name: models may have them in another order."""
-    bundle = open_bundle(contender.entry.folder, contender.entry.precision, EngineOptions(threads=cores()))
+    bundle = contender.entry.open(cores())
     rows = bundle.encoder.encode(texts)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     best = np.zeros(len(rows), np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.bench.pair.contenders import Contender
 from service.bundle.encoder import Row
-from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
+from service.bundle.runtime import OpenBundle
 
 EDGES = (8, 16, 32, 64, 128)
 """Longest rows, in tokens, of the buckets; the last takes whatever is longer."""
@@ -130,17 +130,14 @@ def turns_of(contenders: Sequence[Contender], sweep: Sweep, lengths: Lengths) ->
 
 def token_counts(contender: Contender, texts: Sequence[str]) -> Lengths:
     """Tokens of each text (N,), as this contender reads them."""
-    bundle = open_bundle(contender.entry.folder, contender.entry.precision)
+    bundle = contender.entry.open()
     return np.array([len(row) for row in bundle.encoder.encode(texts)])
 
 
 def race(contenders: Sequence[Contender], sweep: Sweep, texts: Sequence[str], lengths: Lengths) -> Iterator[Turn]:
     """All rounds of all cases, one turn at a time. The engines of one number of threads are open together."""
     for threads in sweep.threads:
-        bundles = {
-            each.title: open_bundle(each.entry.folder, each.entry.precision, EngineOptions(threads=threads))
-            for each in contenders
-        }
+        bundles = {each.title: each.entry.open(threads) for each in contenders}
         loads = [
             _load(title, bundle, case, sweep, texts, lengths)
             for case in cases_of(sweep, threads, lengths)

@@ -138,8 +138,10 @@ class Labourer:
 
 def _open(job: Job) -> OpenBundle:
     # Several processes of one thread each are quicker than one of many.
-    bundle = open_bundle(job.bundle, job.plan.request.precision, EngineOptions(threads=1, device=job.device))
-    if bundle.manifest.seal != job.plan.request.seal:
+    request = job.plan.request
+    options = EngineOptions(threads=1, device=job.device, engine=request.engine, isa=job.isa)
+    bundle = open_bundle(job.bundle, request.precision, options)
+    if bundle.manifest.seal != request.seal:
         raise OutputError(f"{job.bundle}: not the bundle that the run began with; begin anew with --overwrite")
     return bundle
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from service.bundle.store import sync
 from service.offline.bulk.blocks import Reject
 from service.offline.bulk.plan import Plan, Receipt, Request, Span, Total
 from service.offline.errors import OutputError
@@ -58,9 +59,9 @@ class Ledger:
             _put("".join(f"{line}\n" for line in lines), self.staging(), said)
         else:
             said.unlink(missing_ok=True)
-        _sync(staged)
+        sync(staged)
         staged.replace(self.part(number))
-        _sync(self.folder)
+        sync(self.folder)
         _put(receipt.model_dump_json() + "\n", self.staging(), self._receipt(number))
 
     def receipt(self, span: Span) -> Receipt | None:
@@ -159,15 +160,6 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 def _put(text: str, staging: Path, target: Path) -> None:
     staging.write_text(text, encoding="utf-8")
-    _sync(staging)
+    sync(staging)
     staging.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    """To the disk: a name must not survive a power cut that its content does not."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(target.parent)  # a name must not survive a power cut that its content does not

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from service.bundle.devices import Device
+from service.bundle.engines import Engine as GraphEngine
+from service.bundle.engines import Isa
 from service.bundle.manifest import Precision
 from service.offline.reading import Columns
 
@@ -46,6 +48,7 @@ class Request(Kept):
     model: str
     seal: str
     precision: Precision
+    engine: GraphEngine  # the one that was chosen: parts of several would not be of one model
     text: str
     pair: str | None
     kept: tuple[str, ...]
@@ -129,6 +132,7 @@ class Job:
     folder: Path
     bundle: Path
     device: Device
+    isa: Isa
     rejects: bool  # bad rows are written down; else the first one ends the run
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.bundle.devices import Device
+from service.bundle.engines import Isa
 from service.offline.bulk.ledger import Ledger, alone_in, forget, plan_of
 from service.offline.bulk.plan import Job, Plan, Receipt, Request, Total
 from service.offline.bulk.survey import check_unchanged, make_plan
@@ -24,6 +25,7 @@ class Place:
     folder: Path
     bundle: Path
     device: Device = Device.CPU
+    isa: Isa = Isa.AUTO
     rejects: bool = False
     overwrite: bool = False
 
@@ -66,7 +68,7 @@ def begin(request: Request, place: Place) -> Iterator[Run]:
         done = tuple(receipt for span in plan.spans if (receipt := ledger.receipt(span)) is not None)
         if len(done) < len(plan.spans):
             ledger.open_again()
-        job = Job(plan, place.folder.resolve(), place.bundle.resolve(), place.device, place.rejects)
+        job = Job(plan, place.folder.resolve(), place.bundle.resolve(), place.device, place.isa, place.rejects)
         try:
             yield Run(plan, ledger, job, done)
         finally:

@@ -13,6 +13,7 @@ from service.offline.bulk.lines import SPLITS, open_lines
 from service.offline.bulk.parts import PARQUET, need_parquet
 from service.offline.bulk.plan import InputFile, Plan, Request, Span, spans_of
 from service.offline.errors import InputError
+from service.offline.reading import kind_of
 
 KINDS = (*SPLITS, PARQUET)
 
@@ -46,8 +47,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _kind_of(path: Path, kind: str | None) -> str:
-    endings = [ending.lower().removeprefix(".") for ending in path.suffixes if ending.lower() != ".gz"]
-    found = kind or (endings[-1] if endings else "")
+    found = kind or kind_of(path)
     if found not in KINDS:
         known = ", ".join(f".{each}" for each in KINDS)
         raise InputError(f"{path}: unknown kind of file; use one of {known}, or --input-format")
