@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/chen2021.md, from the repository's root:
-#   docs/results/chen2021.sh encoders | curves | tasks [SEED…] | score [SEED…] | answers
+#   docs/results/chen2021.sh encoders | curves | tasks [SEED…] | score [SEED…]
 # DATA holds wiki_en/paragraphs.tsv.gz and imdb/unsup.tsv.gz (column text), sst2/{train,dev}, sick/{train,dev,test},
-# stsb/{train,dev,test}, tweeteval_emotion/{train,dev,test} (.tsv.gz: text, text2 of pairs, label) and
-# xquad/xquad.en.json.gz; TEACHER is all-MiniLM-L6-v2. Dev selects. `score` opens the test splits: once, when all is chosen.
+# stsb/{train,dev,test} and tweeteval_emotion/{train,dev,test} (.tsv.gz: text, text2 of pairs, label); TEACHER is
+# all-MiniLM-L6-v2. Dev selects. `score` opens the test splits: once, when all is chosen.
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
 RUNS=${RUNS:-runs} SHAPE=${SHAPE:-3x192x6x768} WHAT=$1
@@ -31,7 +31,7 @@ curves() { # computing that extraction saved, by the loss on texts that were hel
   done
 }
 
-described() { # a task's options; sets `of` to its recipe and `columns` to what evaluate needs
+described() { # a task's options: sets `of` to its recipe and what is set in it, `columns` to what evaluate needs
   folder=$DATA/$1 columns=()
   case $1 in
     sick | stsb) columns=(--pair text2) ;;
