@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measure
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,24 @@ from typing import Annotated
 import typer
 
 from export.errors import ExportError, OptionError, Unmet
+from export.options import (
+    Engine,
+    EngineOption,
+    LabelColumn,
+    Models,
+    Overrides,
+    PairColumn,
+    RayAddress,
+    Recipe,
+    Relabel,
+    Repair,
+    SecondColumn,
+    TextColumn,
+    Work,
+    cluster_of,
+    command_line,
+    relabelled,
+)
 from export.pooling import Pooled
 from export.progress import console
 from service.bundle.errors import BundleError
@@ -23,17 +40,6 @@ from service.bundle.manifest import Precision, Role, Task
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make students out of teachers.")
 
 INTERRUPTED = 130
-
-Overrides = Annotated[list[str], typer.Option("--set", help="table.key=VALUE over the recipe's; table.key= for none")]
-Work = Annotated[Path, typer.Option(help="checkpoints and the teacher's cached logits")]
-Models = Annotated[Path, typer.Option(help="the repository of bundles to publish into")]
-Recipe = Annotated[Path, typer.Argument(help="a recipe, TOML")]
-TextColumn = Annotated[str, typer.Option(help="the column of the text")]
-LabelColumn = Annotated[str, typer.Option(help="the column of the label")]
-SecondColumn = Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")]
-Relabel = Annotated[list[str], typer.Option(help="tags: NAME=OTHER reads entities so, NAME=O as none; repeatable")]
-Repair = Annotated[bool, typer.Option("--repair", help="tags: an I- that goes on with nothing is read as a B-")]
-PairColumn = Annotated[str | None, typer.Option("--pair", help="the column of the second text, where rows are pairs")]
 
 
 @app.command()
@@ -76,20 +82,25 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="the folder where the encoder goes")],
     overrides: Overrides = [],  # noqa: B006
     work: Work = Path("runs"),
+    engine: EngineOption = Engine.LOCAL,
+    ray_address: RayAddress = None,
 ) -> None:
     """Make a smaller encoder of a larger one on plain text, for no task in particular: `teach` begins with one of
     chen2021, `distill` with one of wu2020."""
     from export.recipe import ExtractRecipe, read_pretraining
 
     wanted = read_pretraining(recipe, overrides)
+    cluster = cluster_of(engine, ray_address)
     if isinstance(wanted, ExtractRecipe):
+        if cluster:
+            raise OptionError("--engine ray: chen2021 asks its teacher at each step; only wu2020's is asked beforehand")
         from export.pretraining import pretrain
 
         _done("encoder", pretrain(wanted, out, work))
     else:
         from export.approximation import approximate
 
-        _done("encoder", approximate(wanted, out, work))
+        _done("encoder", approximate(wanted, out, work, cluster))
 
 
 @app.command()
@@ -128,14 +139,17 @@ def distill(
     ] = [],  # noqa: B006
     work: Work = Path("runs"),
     models: Models = Path("models"),
+    engine: EngineOption = Engine.LOCAL,
+    ray_address: RayAddress = None,
 ) -> None:
     """Distil a student from its teacher and publish it as a bundle."""
     from export.recipe import DistillRecipe, read_recipe
 
     wanted = read_recipe(DistillRecipe, recipe, overrides).with_texts(transfer)
+    cluster = cluster_of(engine, ray_address)
     from export.pipeline import Places, distill
 
-    folder = distill(wanted, Places(work, models), _command())
+    folder = distill(wanted, Places(work, models), command_line(), cluster)
     _done("student", folder)
 
 
@@ -166,12 +180,12 @@ def adopt(
         from export.vectors import adopt_vectors
 
         sources = dev[0] if len(dev) == 1 else tuple(dev)
-        folder = adopt_vectors(model, called, sources, text, pooling or Pooled.MEAN, models, _command())
+        folder = adopt_vectors(model, called, sources, text, pooling or Pooled.MEAN, models, command_line())
         return _done("encoder", folder)
     from export.pipeline import adopt
 
-    columns = Columns(text, label, pair, _relabelled(relabel), repair)
-    folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, _command())
+    columns = Columns(text, label, pair, relabelled(relabel), repair)
+    folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, command_line())
     _done(role, folder)
 
 
@@ -199,7 +213,7 @@ def shape(
     """Publish a BERT of this shape with random weights, for `python -m service bench pair --shape`."""
     from export.shape import shape_bundle
 
-    _done("random classifier", shape_bundle(shape, like, version, models, _command()))
+    _done("random classifier", shape_bundle(shape, like, version, models, command_line()))
 
 
 @app.command()
@@ -218,7 +232,7 @@ def evaluate(
     from export.datasets import Columns
     from export.evaluation import evaluate_each, side_by_side
 
-    columns = Columns(text, label, pair, _relabelled(relabel), repair)
+    columns = Columns(text, label, pair, relabelled(relabel), repair)
     found = list(evaluate_each(bundle, precision, data, columns, teacher))
     if len(found) == 1:
         values = {name: f"{value:.4f}" for name, value in found[0].values().items()}
@@ -344,17 +358,6 @@ def results(models: Annotated[Path, typer.Argument(help="a repository of bundles
         typer.echo(line)
 
 
-def _relabelled(pairs: list[str]) -> dict[str, str]:
-    """NAME=OTHER, each."""
-    from export.errors import OptionError
-
-    parted = [pair.partition("=") for pair in pairs]
-    for name, equals, other in parted:
-        if not (name and equals and other):
-            raise OptionError(f"--relabel {name}{equals}{other}: write NAME=OTHER, or NAME=O for none")
-    return {name: other for name, _, other in parted}
-
-
 def _table(title: str, values: Mapping[str, str], what: str = "metric") -> None:
     from rich.table import Table
     from rich.text import Text
@@ -367,10 +370,6 @@ def _table(title: str, values: Mapping[str, str], what: str = "metric") -> None:
 
 def _done(what: str, place: Path) -> None:
     console.print(f"{what}: {place}", markup=False, highlight=False, soft_wrap=True)  # a path stays on one line
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "export", *sys.argv[1:]])
 
 
 def main(run: Callable[[], None] = app) -> None:

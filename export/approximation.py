@@ -4,6 +4,7 @@ The result is a folder (`export.encoders`) with which `distill` begins. The teac
 stored once, like logits.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from export.device import processes
 from export.encoders import WEIGHTS, save_encoder
 from export.errors import OptionError, RecipeError
 from export.initial import new_student
+from export.labelling import Elsewhere, label
 from export.methods import wu2020
 from export.objectives import UNLABELLED
 from export.pretrained import RECIPE
@@ -24,11 +26,12 @@ from export.signals import hidden_parts
 from export.students import Form
 from export.teacher import PlainTeacher
 from export.training import Stage, fit, judge_by
-from export.transfer import TransferSet, encode_texts, label, tokens_of
+from export.transfer import TransferSet, encode_texts, tokens_of
 from export.vocabulary import vocabulary_of
+from service.cluster import Cluster
 
 
-def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
+def approximate(recipe: ApproximateRecipe, out: Path, work: Path, cluster: Cluster | None = None) -> Path:
     """The encoder lies in `out`. An interrupted run goes on from its last evaluation.
 
     Raises ExportError for input that can't be used.
@@ -38,7 +41,10 @@ def approximate(recipe: ApproximateRecipe, out: Path, work: Path) -> Path:
     teacher = PlainTeacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
     hidden = _hidden(recipe, teacher)
     texts = recipe.read()
-    signals = label(teacher, [texts], hidden, work / "logits")
+    source = recipe.teacher.anywhere
+    opener = partial(PlainTeacher.load, source.model, source.max_tokens)
+    elsewhere = None if cluster is None else Elsewhere(cluster, opener)
+    signals = label(teacher, [texts], hidden, work / "logits", elsewhere)
     vocabulary = vocabulary_of(recipe.student, teacher.tokenizer, texts)
     reads = Reads(recipe.student.network)
     encoder = encoder_of(vocabulary.tokenizer_json, reads, recipe.student.max_tokens, vocabulary.pad_id)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from export.errors import DataError, ModelError, RecipeError, first_line
 from export.evaluation import asked, report
 from export.fine_tuning import teacher_recipe
 from export.initial import untrained
+from export.labelling import Elsewhere, label
 from export.methods import METHODS
 from export.metrics import Logits, Targets, selecting
 from export.pretrained import load_tokenizer
@@ -35,10 +37,11 @@ from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import graphs_of, teacher_graph
 from export.training import Judge, fit
-from export.transfer import Tokens, TransferSet, collect, encode, label, tokens_of
+from export.transfer import Tokens, TransferSet, collect, encode, tokens_of
 from export.vocabulary import Vocabulary
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
+from service.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,11 @@ class Places:
     models: Path
 
 
-def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
+def distill(recipe: DistillRecipe, places: Places, command: str, cluster: Cluster | None = None) -> Path:
     """Distil a student and publish it; returns the bundle's folder. An interrupted run goes on where it stopped.
 
     The teacher may be a bundle: then it labels the texts as it does when it is served. Under torchrun or `accelerate
-    launch` each process labels and learns a part, in one folder for all.
+    launch` each process labels and learns a part, in one folder for all. On a cluster the nodes label.
 
     Raises ExportError for input that can't be used, BundleError when the bundle doesn't prove itself.
     """
@@ -62,7 +65,9 @@ def distill(recipe: DistillRecipe, places: Places, command: str) -> Path:
     teacher = load_teacher(recipe)
     hidden = hidden_to_learn(recipe, teacher)
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
-    signals = label(teacher, texts.groups, hidden, places.work / "logits")
+    opener = partial(open_teacher, recipe.teacher.anywhere, recipe.data.form.texts)
+    elsewhere = None if cluster is None else Elsewhere(cluster, opener)
+    signals = label(teacher, texts.groups, hidden, places.work / "logits", elsewhere)
     student, vocabulary = untrained(recipe.student, recipe.data, teacher, texts.strings, recipe.seed)
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)

@@ -5,6 +5,7 @@ Numbers from papers stand in `export/recipes/*.toml` and nowhere else; the defau
 anyway.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -41,6 +42,12 @@ class TeacherSource(Section):
     model: str
     max_tokens: Positive = 128
     hidden: HiddenStates | None = Field(default=None, description="recorded only where a method learns from them")
+
+    @property
+    def anywhere(self) -> "TeacherSource":
+        """The same, as one who works in another folder must call it."""
+        folder = Path(self.model)
+        return self.model_copy(update={"model": str(folder.resolve())}) if folder.exists() else self
 
 
 class Loop(Section):

@@ -1,16 +1,8 @@
-"""The transfer set: texts with the teacher's signals, from which a student learns.
+"""The transfer set: texts with the teacher's signals, from which a student learns."""
 
-Labelling is the dear part, so logits and hidden states are cached on disk by content: by what the teacher is and which
-texts it read. Interrupted labelling goes on where it stopped, and recipes that share texts share logits.
-"""
-
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,22 +15,21 @@ from export.answers import passages
 from export.augment import augmented, named_tagger
 from export.data import Data
 from export.datasets import Dataset, Label
-from export.device import processes
 from export.errors import DataError, ModelError
 from export.metrics import Targets
 from export.objectives import UNLABELLED
-from export.progress import console, progress_bar
-from export.sections import HiddenStates, Transfer
+from export.progress import console
+from export.sections import Transfer
 from export.sentences import shaped_rows
-from export.signals import Pieces, Signals, Stacked, Target, stretches
+from export.signals import Pieces, Signals, Target, stretches
 from export.tags import Words
 from export.tasks import LEARNING
-from export.teachers import AnyTeacher
 from service.bundle.encoder import Encoder, Row, Text
-from service.bundle.manifest import OF_PIECES, Task
+from service.bundle.manifest import Task
 from service.bundle.rows import Joined, Passage, Spanned, Twins
 
-SHARD = 4096
+AT_ONCE = 4096
+"""Texts: what tokenizers note besides the tokens, such as places, needs much room."""
 
 
 @dataclass(frozen=True)
@@ -176,24 +167,6 @@ def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTe
     return TransferTexts(groups, (*(example.label for example in labelled), *([None] * unlabelled)))
 
 
-def label(teacher: AnyTeacher, groups: Sequence[Sequence[Text]], hidden: HiddenStates | None, cache: Path) -> Signals:
-    """The teacher's signals group after group, from the cache where they are there already.
-
-    Several processes each ask it about some of the texts, and find all answers in the cache, one folder for all.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    shelf = _Shelf(teacher, teacher.digest(), hidden, cache)
-    shards = [group[start : start + SHARD] for group in groups for start in range(0, len(group), SHARD)]
-    state = processes()
-    mine = shards[state.process_index :: state.num_processes]
-    with progress_bar("teacher's logits", sum(map(len, mine)), "rows") as bar:
-        for shard in mine:
-            shelf.signals(shard)
-            bar.advance(len(shard))
-    state.wait_for_everyone()
-    return _joined([shelf.signals(shard) for shard in shards])
-
-
 def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data, pad_id: int) -> TransferSet:
     """The student's tokens of every text, with all that it is held against."""
     if signals.pieces is not None and data.task is Task.ANSWERING:
@@ -206,10 +179,10 @@ def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data,
 
 
 def encode_texts(encoder: Encoder, texts: Sequence[Text]) -> list[Row]:
-    """Shard by shard: what tokenizers note besides the tokens needs much room."""
+    """Some at once, in their order."""
     found: list[Row] = []
-    for start in range(0, len(texts), SHARD):
-        rows = encoder.encode(texts[start : start + SHARD])
+    for start in range(0, len(texts), AT_ONCE):
+        rows = encoder.encode(texts[start : start + AT_ONCE])
         found.extend(replace(row, number=start + row.number) if isinstance(row, Passage) else row for row in rows)
     return found
 
@@ -219,16 +192,15 @@ def _encode_pieces(
 ) -> TransferSet:
     """Of a tagger: each of the student's pieces beside the teacher's piece in which it begins.
 
-    What the teacher cut off is cut off here too, and a text of which nothing is left is left out. Texts are encoded
-    shard by shard: places of pieces in them need much more room than tokens.
+    What the teacher cut off is cut off here too, and a text of which nothing is left is left out.
     """
     kept: list[NDArray[np.int64]] = []  # of each row
     theirs: list[NDArray[np.int64]] = []
     tags: list[NDArray[np.int64]] = []
     offsets, number, cut = pieces.offsets, 0, 0
     for group in texts.groups:
-        for start in range(0, len(group), SHARD):
-            for row in encoder.encode(group[start : start + SHARD]):
+        for start in range(0, len(group), AT_ONCE):
+            for row in encoder.encode(group[start : start + AT_ONCE]):
                 own = _spanned(row)
                 first, last, label = offsets[number], offsets[number + 1], texts.labels[number]
                 found = first + partners(own.places, pieces.places[first:last])
@@ -306,80 +278,3 @@ def length_batches(lengths: NDArray[np.int64], batch_size: int, rng: Generator) 
     batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
     for i in rng.permutation(len(batches)):
         yield batches[i]
-
-
-@dataclass(frozen=True)
-class _Shelf:
-    """The cache of one teacher: a file of logits a shard, and one of each kind of hidden states that was asked for."""
-
-    teacher: AnyTeacher
-    identity: str
-    hidden: HiddenStates | None
-    folder: Path
-
-    def signals(self, texts: Sequence[Text]) -> Signals:
-        name = _digest(self.identity, texts)
-        logits = self.folder / f"{name}.npy"
-        states = None
-        if self.hidden is not None:
-            states = self.folder / f"{name}-{self.hidden.layer}-{self.hidden.pooling}.npy"
-        counts, places = (self.folder / f"{name}-{what}.npy" for what in Pieces._fields)
-        tags = self.teacher.task in OF_PIECES
-        if not all(file.exists() for file in (logits, *filter(None, [states]), *(counts, places) * tags)):
-            asked = self._ask(texts)
-            _store(logits, asked.logits)
-            if states is not None and asked.hidden is not None:
-                _store(states, np.asarray(asked.hidden))
-            if asked.pieces is not None:
-                _store(counts, asked.pieces.counts)
-                _store(places, asked.pieces.places)
-        pieces = Pieces(_stored(counts), _stored(places)) if tags else None
-        return Signals(_stored(logits), None if states is None else _stored(states), pieces)
-
-    def _ask(self, texts: Sequence[Text]) -> Signals:
-        order = sorted(range(len(texts)), key=lambda i: _chars(texts[i]))  # neighbours of one length: little padding
-        found = _joined(list(self.teacher.signals([texts[i] for i in order], self.hidden)))
-        if found.hidden is not None and not np.isfinite(found.hidden).all():
-            raise ModelError("teacher.hidden: this layer's states are greater than float16 holds; choose another layer")
-        back, pieces = np.argsort(order), found.pieces
-        places = back if pieces is None else stretches(pieces.offsets, back)  # of their signals
-        return Signals(
-            found.logits[places],
-            None if found.hidden is None else found.hidden[places],
-            None if pieces is None else Pieces(pieces.counts[back], pieces.places[places]),
-        )
-
-
-def _joined(parts: Sequence[Signals]) -> Signals:
-    """One behind the other; hidden states stay where they lie."""
-    hidden = [np.asarray(part.hidden) for part in parts if part.hidden is not None]
-    pieces = [part.pieces for part in parts if part.pieces is not None]
-    return Signals(
-        np.concatenate([part.logits for part in parts]),
-        Stacked(hidden) if hidden else None,
-        Pieces(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None,
-    )
-
-
-def _stored(file: Path) -> NDArray[Any]:
-    stored: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)  # else joining holds hidden states twice
-    return stored
-
-
-def _store(file: Path, values: NDArray[Any]) -> None:
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    with unfinished.open("wb") as stream:
-        np.save(stream, values)
-    unfinished.replace(file)  # whole or not at all
-
-
-def _chars(text: Text) -> int:
-    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-
-
-def _digest(identity: str, texts: Sequence[Text]) -> str:
-    digest = hashlib.sha256(identity.encode())
-    for text in texts:
-        spelt = f"{len(text)}:{text}" if isinstance(text, str) else f"2:{len(text[0])}:{text[0]}{text[1]}"
-        digest.update(spelt.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ settings.load_profile("understudy")
 LONGEST = (
     "several_processes",
     "pipeline",
-    "bulk_cluster",
+    "cluster",
     "hugging_face",
     "shutdown",
     "schema",

@@ -81,9 +81,7 @@ RULES = (
         banned=("pyarrow",),
         exempt=("service/offline/bulk/parquet.py", "service/offline/bulk/arrow_parts.py"),
     ),
-    Rule(
-        "the cluster is one module's business", "service/", banned=("ray",), exempt=("service/offline/bulk/cluster.py",)
-    ),
+    Rule("the cluster is one module's business", "service/", banned=("ray",), exempt=("service/cluster.py",)),
     Rule(
         "files know no requests",
         "service/offline/",
@@ -124,7 +122,8 @@ RULES = (
         banned=("service.routes",),
         exempt=("service/routes/__init__.py",),  # the table of contents
     ),
-    Rule("the workshop sees only the border", "export/", banned=SHOP, spared=("service.bundle",)),
+    Rule("the cluster knows no models", "service/cluster.py", only=("ray",)),
+    Rule("the workshop sees only the border", "export/", banned=SHOP, spared=("service.bundle", "service.cluster")),
     Rule(
         "the workshop imports what it declares",
         "export/",
@@ -237,6 +236,8 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("plots are one module's business", "service/bench/pair/page.py", "import matplotlib.pyplot"),
     ("Parquet is two modules' business", "service/offline/reading.py", "import pyarrow.parquet as pq"),
     ("the cluster is one module's business", "service/offline/bulk/crew.py", "import ray"),
+    ("the cluster knows no models", "service/cluster.py", "from service.bundle.store import find_bundles"),
+    ("the workshop sees only the border", "export/labelling.py", "from service.offline.bulk.cluster import ray_engine"),
     ("files know no requests", "service/offline/bulk/labour.py", "from service.api.exchange import Desk"),
     ("the native engine is one module's business", "service/bundle/runtime.py", "import understudy_native"),
     ("the border stands alone", "service/bundle/store.py", "from service import errors"),

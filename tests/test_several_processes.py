@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
-from pydantic import BaseModel
 
 from export.errors import RecipeError
 from export.fine_tuning import share
@@ -20,7 +18,7 @@ from export.pipeline import Places, distill
 from export.pretraining import pretrain
 from export.recipe import DistillRecipe, ExtractRecipe
 from service.bundle.runtime import open_bundle
-from tests.workshop import LABELS, OFFLINE, ROOT, Ended, Shop
+from tests.workshop import LABELS, OFFLINE, ROOT, Ended, Shop, write_recipe
 
 LOOP = {"epochs": 2, "batch_size": 15, "learning_rate": 1e-2, "bf16": False, "average": 0.5, "patience": 99}
 """Fifteen rows are no equal shares of two, and the last batch of an epoch may have a single one."""
@@ -50,11 +48,6 @@ def together(*arguments: object, cwd: Path) -> Ended:
     with start(*arguments, cwd=cwd) as process:
         out, err = process.communicate(timeout=240)
     return Ended(process.returncode, out, err)
-
-
-def write(recipe: BaseModel, file: Path) -> Path:
-    file.write_text(tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)))
-    return file
 
 
 def staged(shop: Shop, teacher: Path) -> DistillRecipe:
@@ -107,7 +100,7 @@ def test_two_come_to_what_one_comes_to_even_when_they_are_killed_and_started_aga
     command = (
         "export",
         "distill",
-        write(staged(shop, taught), tmp_path / "staged.toml"),
+        write_recipe(staged(shop, taught), tmp_path / "staged.toml"),
         "--work",
         "runs",
         "--models",
@@ -146,9 +139,9 @@ def test_two_make_the_encoder_that_one_makes_and_a_teacher(shop: Shop, tmp_path:
     }
     wanted = ExtractRecipe.model_validate(content)
     alone = pretrain(wanted, tmp_path / "alone", tmp_path / "runs")
-    write(wanted, tmp_path / "small.toml")
+    write_recipe(wanted, tmp_path / "small.toml")
     adaptation = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "texts": [{"source": str(shop.unlabelled)}]}
-    write(shop.teach_recipe(adaptation=adaptation), tmp_path / "teach.toml")
+    write_recipe(shop.teach_recipe(adaptation=adaptation), tmp_path / "teach.toml")
     done = together("tests.several", tmp_path, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     ours, theirs = (json.loads((folder / "cost.json").read_text())["curve"] for folder in (tmp_path / "two", alone))

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.errors import ModelError
+from export.labelling import label
 from export.metrics import Targets
 from export.objectives import UNLABELLED
 from export.sections import HiddenStates
 from export.signals import Signals
 from export.teacher import Teacher
-from export.transfer import Batch, Tokens, TransferSet, label
+from export.transfer import Batch, Tokens, TransferSet
 
 CPU = torch.device("cpu")
 

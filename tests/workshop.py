@@ -17,7 +17,9 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import tomli_w
 import torch
+from pydantic import BaseModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -85,6 +87,12 @@ class Distilled:
     recipe: DistillRecipe
     places: Places
     bundle: Path
+
+
+def write_recipe(recipe: BaseModel, file: Path) -> Path:
+    """As a file of a user's."""
+    file.write_text(tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)))
+    return file
 
 
 def open_shop(folder: Path) -> Shop:

@@ -2,7 +2,7 @@
 # Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
 #   docs/results/tasks.sh teach | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
 # and those behind docs/results/wu2020.md, in this order, after `teach`:
-#   docs/results/tasks.sh encoder all; docs/results/tasks.sh begun mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
+#   docs/results/tasks.sh encoder; docs/results/tasks.sh begun mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
 # DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
 # and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics), sst2/{train,dev};
 # TEACHER is all-MiniLM-L6-v2. SST-2's teacher is the bundle that the repository brings; of few-N, which has so many of its
@@ -10,7 +10,7 @@
 # Dev selects. `score` opens the test split: once, when everything is chosen.
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
-RUNS=${RUNS:-runs} MODELS=${MODELS:-runs/tasks} WHAT=$1 NAME=$2
+RUNS=${RUNS:-runs} MODELS=${MODELS:-runs/tasks} WHAT=$1 NAME=${2-}
 SEEDS=("${@:3}")
 [ ${#SEEDS[@]} -gt 0 ] || SEEDS=(1 2 3)
 

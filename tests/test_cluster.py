@@ -1,4 +1,6 @@
-"""Big files on a Ray cluster of several nodes: what it writes is what one machine writes, though a node is killed."""
+"""A Ray cluster of several nodes: what it writes is what one machine writes, though a node is killed."""
+
+from __future__ import annotations
 
 import os
 import signal
@@ -8,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
 import pytest
 
@@ -16,6 +20,9 @@ from service.offline.bulk.running import Place
 from tests.bulking import WITH_ID, asked, parts, rows, scored, table
 from tests.clustering import Nodes, cluster
 from tests.running import ROOT, environment
+
+if TYPE_CHECKING:  # the workshop brings torch, which big files do without
+    from tests.workshop import Shop
 
 pytestmark = [
     pytest.mark.ray,
@@ -40,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return table(tmp_path_factory.mktemp("source") / "in.parquet", columns, 7000)
 
 
-def begun(toy_models: Path, nodes: Nodes, *arguments: object) -> "subprocess.Popen[str]":
+def begun(toy_models: Path, nodes: Nodes, *arguments: object) -> subprocess.Popen[str]:
     flags = ["--models", str(toy_models), "--engine", "ray", "--ray-address", nodes.address, *map(str, arguments)]
     return subprocess.Popen(
         [sys.executable, "-m", "service", "classify", *flags],
@@ -65,6 +72,25 @@ def test_a_cluster_that_is_not_there_is_one_line(toy_models: Path, source: Path,
         said, problem = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said, problem.count("\n")) == (2, "", 1)
     assert problem.startswith("understudy: 127.0.0.1:9: no Ray cluster answers there")
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed (the extra `export`)")
+def test_a_teacher_is_asked_on_the_nodes(shop: Shop, taught: Path, nodes: Nodes, tmp_path: Path) -> None:
+    from tests.workshop import command, process, write_recipe
+
+    few = {"augment": {"copies": 1}, "texts": [{"source": str(shop.unlabelled), "limit": 100}]}
+    loop = {"epochs": 1, "batch_size": 32, "learning_rate": 5e-3, "bf16": False}
+    recipe = write_recipe(shop.distill_recipe(taught, transfer=few, training=loop), tmp_path / "toy.toml")
+    flags = ["--engine", "ray", "--ray-address", nodes.address]
+    there = process("distill", recipe, "--work", "there", "--models", "there", *flags, cwd=tmp_path)
+    assert there.returncode == 0, there.stderr
+    here = command("distill", recipe, "--work", "here", "--models", "here", cwd=tmp_path)
+    assert here.returncode == 0, here.stderr
+    ours, theirs = (sorted((tmp_path / place / "logits").iterdir()) for place in ("here", "there"))
+    assert [file.name for file in ours] == [file.name for file in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(np.load(mine), np.load(other), atol=1e-5)
+    assert (tmp_path / "there" / "toy-student" / "1" / "manifest.json").exists()
 
 
 def test_a_killed_driver_and_a_killed_node_cost_no_row_and_double_none(
