@@ -67,6 +67,31 @@ def test_an_unknown_yardstick_is_refused(toy_models: Path) -> None:
     assert "nobody" in result.stderr
 
 
+def test_what_a_text_costs_is_told_beside_the_teacher(toy_models: Path, tmp_path: Path) -> None:
+    written, texts = tmp_path / "cost.json", tmp_path / "texts.txt"
+    texts.write_text("\n".join(["good", "bad film", "so so"]))
+    flags = ["--models", str(toy_models), "--texts", str(texts), "--core-hour", "0.36", "--json", str(written)]
+    result = CliRunner().invoke(app, ["cost", *flags, "--rounds", "2"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(written.read_text())
+    lines = {line["subject"]: line for line in report["lines"]}
+    assert lines.keys() == {"toy@1:exact", "toy@1:fast", "toy-teacher@1:exact"}
+    for line in lines.values():
+        assert 0 < line["least_us"] <= line["us"] <= line["greatest_us"]
+        assert line["texts_s"] == pytest.approx(1e6 / line["us"])
+        assert line["usd_of_a_million"] == pytest.approx(line["us"] * 0.36 / 3600)
+    assert lines["toy-teacher@1:exact"]["times"] == {"toy-teacher@1:exact": 1.0}
+    assert (report["texts"], report["core_hour_usd"]) == (3, 0.36)
+
+
+def test_pairs_cost_too_and_answers_need_questions(zoo: Path) -> None:
+    result = CliRunner().invoke(app, ["cost", "--bundle", str(zoo / "twins" / "1"), "--rounds", "1"])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(app, ["cost", "--bundle", str(zoo / "asks" / "1")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "answers questions" in result.stderr
+
+
 def test_rows_longer_than_the_bundle_takes_are_refused(toy_student: Path) -> None:
     result = CliRunner().invoke(app, ["engine", "--bundle", str(toy_student), "--tokens", "500"])
     assert result.exit_code == 2

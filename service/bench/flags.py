@@ -3,17 +3,20 @@
 It knows typer and what a load is. It measures nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Protocol, get_type_hints
 
 import typer
 
 from service.bench.client import Pool
+from service.bench.engine import Entry, parse_entry
 from service.bench.http import Course, Loads, Pace
+from service.bundle.manifest import Role
+from service.bundle.store import find_bundles, read_manifest
 
 Connections = Annotated[str, typer.Option(help="of the closed loops, which find each service's own peak")]
 Shares = Annotated[str, typer.Option(help="Poisson arrivals, in per cent of that peak")]
@@ -25,6 +28,12 @@ ClientCpu = Annotated[str, typer.Option(help="cores of the client")]
 ServerCpu = Annotated[str, typer.Option(help="cores of the services that are started, and of the model alone")]
 Seed = Annotated[int, typer.Option(min=0, help="of whatever is left to chance: texts, their order, arrivals")]
 Json = Annotated[Path | None, typer.Option(help="write everything here too")]
+Graphs = Annotated[
+    list[str] | None,
+    typer.Option(help="DIR, DIR:fast, DIR:exact or DIR:native; several times. Default: every graph in --models"),
+]
+Models = Annotated[Path, typer.Option(help="where bundles are found when none is named")]
+Against = Annotated[list[str] | None, typer.Option(help="compare with this name; several times. Default: each teacher")]
 
 
 @dataclass(frozen=True)
@@ -96,3 +105,47 @@ def whole(text: str) -> tuple[int, ...]:
     if any(number % 1 for number in found):
         raise typer.BadParameter(f"{text}: whole numbers are wanted")
     return tuple(map(int, found))
+
+
+class Named(Protocol):
+    """What is measured and may be a yardstick."""
+
+    @property
+    def name(self) -> str: ...  # name@version
+
+    @property
+    def title(self) -> str: ...  # and what runs
+
+    @property
+    def role(self) -> Role: ...
+
+
+def entries_of(bundles: Sequence[str] | None, models: Path) -> list[Entry]:
+    """Those that are named, else each graph of each bundle's newest version. Raises BadParameter."""
+    return [parse_entry(text) for text in bundles] if bundles else _every_graph(models)
+
+
+def _every_graph(models: Path) -> list[Entry]:
+    newest = {place.name: place.folder for place in find_bundles(models)}
+    if not newest:
+        raise typer.BadParameter(f"{models} holds no bundle; name one with --bundle")
+    return [Entry(folder, precision) for folder in newest.values() for precision in read_manifest(folder).graphs]
+
+
+def places_of(names: Sequence[str], subjects: Sequence[Named]) -> list[int]:
+    """Where the yardsticks stand: those named (as `name`, `name@1` or `name@1:fast`), or every teacher.
+
+    Raises BadParameter.
+    """
+    for name in names:
+        if not any(_is_called(name, subject) for subject in subjects):
+            raise typer.BadParameter(f"--against {name}: not among {', '.join(s.title for s in subjects)}")
+    return [
+        place
+        for place, subject in enumerate(subjects)
+        if (any(_is_called(name, subject) for name in names) if names else subject.role is Role.TEACHER)
+    ]
+
+
+def _is_called(name: str, subject: Named) -> bool:
+    return name in (subject.name.partition("@")[0], subject.name, subject.title)
