@@ -47,6 +47,7 @@ prove: $(DEV)  ## the long proofs of tests/prove, some hours; reports in runs/pr
 	.venv-dev/bin/python -m tests.prove.hostile --seconds 120 > runs/prove/hostile.json
 	.venv-dev/bin/python -m tests.prove.overload --rows 8 --seconds 60 --json runs/prove/overload.json
 	.venv-dev/bin/python -m tests.prove.saturation --json runs/prove/saturation.json
+	.venv-dev/bin/python -m tests.prove.scale_out --json runs/prove/scale_out.json
 	.venv-dev/bin/python -m tests.prove.bulk --rows 10_000_000 --engines local,ray --kill --json runs/prove/bulk.json
 	.venv-dev/bin/python -m tests.prove.soak --minutes 30 --workers 2 --kill-every 120 --swap-every 60 --json runs/prove/soak.json
 	.venv-dev/bin/python -m tests.prove.soak --minutes 3 --swap-every 0 --plant-leak --json runs/prove/leak.json
