@@ -26,6 +26,7 @@ HEAD = """# Licences
 What the image holds beside Understudy itself (Apache-2.0) and the base image, as the packages themselves say.
 `python -m tests.licences > docs/licences.md` writes this page, and a test compares both. Allowed are {allowed}.
 Wheels may bring libraries of their own, whose licences lie in them (numpy: OpenBLAS and the GCC runtime).
+Our own engine, understudy_native, is built on nanobind (BSD-3-Clause), which brings robin-map (MIT).
 
 | package | version | licence |
 |---|---|---|

@@ -60,12 +60,18 @@ def is_as_locked(container: Container) -> tuple[bool, str]:
     sbom = {spelt(f"{part['name']}=={part['version']}") for part in told["components"]}
     lock = (ROOT / "deploy/locks/service.txt").read_text().splitlines()
     locked = {spelt(line.split()[0]) for line in lock if "==" in line}
-    ours = {pin for pin in installed if pin.startswith("understudy==")}
+    ours = {pin for pin in installed if pin.startswith(("understudy==", "understudy-native=="))}
     odd = (installed - ours) ^ locked | sbom - ours ^ locked
     facts = f"{len(installed)} packages, CycloneDX {told['specVersion']}"
-    return bool(
-        ours
-    ) and not odd, f"{facts}, {'no difference' if not odd else 'differences: ' + ', '.join(sorted(odd))}"
+    differences = f"differences: {', '.join(sorted(odd))}" if odd else "no difference"
+    return len(ours) == 2 and not odd, f"{facts}, {differences}"
+
+
+def runs_its_engine(container: Container) -> tuple[bool, str]:
+    """The student by our own, with what this processor has."""
+    _, listed = container.ask("/v1/models")
+    found = {model["name"]: model["engine"] for model in listed["data"]}
+    return found.get("sst2-bilstm") == "native", ", ".join(f"`{name}` by {engine}" for name, engine in found.items())
 
 
 def spelt(pin: str) -> str:
@@ -80,6 +86,7 @@ def has_labels(container: Container) -> tuple[bool, str]:
 CHECKS: dict[str, Check] = {
     "runs without root, as process 1, without capabilities": is_its_user,
     "classifies over HTTP": answers,
+    "engine": runs_its_engine,
     "health check": is_healthy,
     "root file system": cannot_be_written,
     "slim": is_slim,

@@ -36,13 +36,13 @@ struct Pool::Shared {
   std::mutex changing;
   std::condition_variable changed;
   Job* job = nullptr;
-  int number = 0;  // of the job: a thread helps with each once
+  unsigned number = 0;  // of the job: a thread helps with each once
   int inside = 0;  // threads that hold on to the job
   bool over = false;
 
   void serve() {
     std::unique_lock lock(changing);
-    for (int seen = 0;;) {
+    for (unsigned seen = 0;;) {
       changed.wait(lock, [&] { return over || (job && number != seen); });
       if (over) return;
       seen = number;
