@@ -180,7 +180,8 @@ def adopt(
         from export.vectors import adopt_vectors
 
         sources = dev[0] if len(dev) == 1 else tuple(dev)
-        folder = adopt_vectors(model, called, sources, text, pooling or Pooled.MEAN, models, command_line())
+        likeness = Columns(text, label, pair)
+        folder = adopt_vectors(model, called, sources, likeness, pooling or Pooled.MEAN, models, command_line())
         return _done("encoder", folder)
     from export.pipeline import adopt
 

@@ -28,6 +28,7 @@ TASKS = {
 
 NO_TEACHER = {Role.TEACHER: "none, it is one", Role.STUDENT: "none, it learned from labels"}
 CALIBRATION = "Calibration"
+SELECTED = "The dev split selected the best of several evaluations, so its figures flatter a little."
 MANY = 20
 """More labels than this are not listed: the recipe has them all."""
 
@@ -38,8 +39,7 @@ def model_card(manifest: Manifest, files: Mapping[str, bytes], command: str) -> 
     parts = {
         "Results": [
             *(_results(manifest.results) if manifest.results else ["None were measured."]),
-            "",
-            "The dev split selected the best of several evaluations, so its figures flatter a little.",
+            *([] if manifest.task is Task.EMBEDDING else ["", SELECTED]),
         ],
         "Graphs": [
             *_graphs(manifest, files),

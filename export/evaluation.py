@@ -29,6 +29,9 @@ SHUFFLES = 5
 AGREEMENT = "agreement with the teacher"
 BY_CHARACTERS = "F1 by characters"
 
+LIKENESS = Names(("likeness",), Task.REGRESSION)
+"""What people said of pairs of texts, on whatever scale."""
+
 R = TypeVar("R", bound=Sized)
 
 
@@ -123,11 +126,20 @@ def _likeness(bundle: OpenBundle, source: str, columns: Columns) -> Report:
     """How well the cosine of two texts' vectors goes with people's judgement of their likeness."""
     if columns.pair is None:
         raise OptionError(f"--pair: {name_of(bundle.manifest)} makes vectors; name the column of the other text")
-    examples = held_out(source, Names(("likeness",), Task.REGRESSION), columns)
-    sides = zip(*(example.text for example in examples), strict=True)
-    first, second = (unit(predict(bundle, list(map(str, side)))) for side in sides)
-    cosines = (first * second).sum(axis=1, keepdims=True).astype(np.float32)  # (N, 1)
+    examples = held_out(source, LIKENESS, columns)
+    cosines = likeness(predict(bundle, both_sides(examples)))
     return report(Task.REGRESSION, cosines, targets_of(examples, Task.REGRESSION, 1))
+
+
+def both_sides(examples: Sequence[Example]) -> list[Text]:
+    """The first texts of N pairs, then the second ones: (2 N,)."""
+    return [example.text[side] for side in (0, 1) for example in examples]
+
+
+def likeness(vectors: Logits) -> Logits:
+    """Of those (2 N, D) the cosines of each pair, (N, 1)."""
+    first, second = np.split(unit(vectors), 2)
+    return np.asarray((first * second).sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def _answers(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:

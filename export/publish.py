@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from export.card import model_card
 from export.errors import RecipeError
-from export.evaluation import Report, Wander, agreement, asked, report, run_by_length, wander
+from export.evaluation import Report, Wander, agreement, asked, likeness, report, run_by_length, wander
 from export.metrics import Logits, Targets
 from export.profiles import Seen
 from export.progress import console
@@ -234,9 +234,11 @@ def _results(trained: Trained, measured: Measurements, reference: Reference) -> 
     if reference.targets is None:
         return ()
     rows = next(iter(measured.values())).rows
+    vectors = trained.task is Task.EMBEDDING  # of pairs of texts, whose likeness people judged
+    task = Task.REGRESSION if vectors else trained.task
 
     def of_what_is_asked(logits: Logits) -> Logits:
-        return asked(logits, rows, reference.marks, trained.labels)
+        return likeness(logits) if vectors else asked(logits, rows, reference.marks, trained.labels)
 
     answers = {f"{trained.role}, {precision}": of_what_is_asked(of.batched) for precision, of in measured.items()}
     if reference.torch_logits is not None:
@@ -244,7 +246,7 @@ def _results(trained: Trained, measured: Measurements, reference: Reference) -> 
     if reference.teacher_logits is not None:
         answers = {f"its teacher, {reference.teacher_made_of}": reference.teacher_logits} | answers
     reports = {
-        what: report(trained.task, logits, reference.targets, reference.teacher_logits, trained.labels)
+        what: report(task, logits, reference.targets, reference.teacher_logits, trained.labels)
         for what, logits in answers.items()
     }
     return tuple(row for what, found in reports.items() for row in _rows(what, found, reference.dataset))

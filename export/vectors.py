@@ -12,43 +12,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.data import Sources, listed
-from export.datasets import read_pairs
+from export.data import Sources, listed, read_all
+from export.datasets import Columns, read_pairs
 from export.encoders import is_encoder, load_encoder
 from export.errors import DataError
+from export.evaluation import LIKENESS, both_sides
 from export.fine_tuning import teacher_recipe
-from export.metrics import Logits
+from export.metrics import Logits, Targets
 from export.pooling import Pooled
 from export.pretrained import RECIPE, plain_tokenizer_json
 from export.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.recipe import as_toml, read_pretraining
 from export.student_graphs import student_graph
 from export.students import BiLSTMEncoder
+from export.tasks import targets_of
 from export.teacher import PlainTeacher, pooled, without_padding
 from export.to_onnx import encoder_graph, fast_graph
+from service.bundle.encoder import Text
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 
 
 def adopt_vectors(
-    source: str, called: Called, dev: Sources, column: str, pooling: Pooled, models: Path, command: str
+    source: str, called: Called, dev: Sources, columns: Columns, pooling: Pooled, models: Path, command: str
 ) -> Path:
-    """Publish an encoder as a bundle that makes vectors; `dev` are texts on which its graph is measured.
+    """Publish an encoder as a bundle that makes vectors; `dev` are texts on which its graph is measured. Of pairs with
+    people's judgement of their likeness it is also measured how well their cosines go with it.
 
     Pooling and role are a Hugging Face model's; a BiLSTM of ours has its own pooling, and is a student.
 
     Raises ModelError, DataError, BundleExists.
     """
     free_place(models, called.name, called.version)
-    sources = (dev,) if isinstance(dev, str) else dev
-    texts = [text for each in sources for text in read_pairs(each, (column,)) if isinstance(text, str)]
+    texts, targets = _judged(dev, columns) if columns.pair else (_texts(dev, columns.text), None)
     if not texts:
         raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
     make = _of_ours if is_encoder(source) else partial(_of_hugging_face, pooling=pooling)
     trained, vectors = make(source, called, texts)
-    return publish(trained, Reference(listed(dev), texts, None, vectors, None), models, command)
+    return publish(trained, Reference(listed(dev), texts, targets, vectors, None), models, command)
 
 
-def _of_ours(source: str, called: Called, texts: Sequence[str]) -> tuple[Trained, Logits]:
-    saved = load_encoder(source)
+def _texts(dev: Sources, column: str) -> list[Text]:
+    sources = (dev,) if isinstance(dev, str) else dev
+    return [text for each in sources for text in read_pairs(each, (column,))]
+
+
+def _judged(dev: Sources, columns: Columns) -> tuple[list[Text], Targets]:
+    examples = read_all(dev, LIKENESS, columns)
+    return both_sides(examples), targets_of(examples, Task.REGRESSION, 1)
+
+
+def _of_ours(source: str, called: Called, texts: Sequence[Text]) -> tuple[Trained, Logits]:
+    saved, recipe = load_encoder(source), read_pretraining(Path(source, RECIPE))
     network = BiLSTMEncoder(saved.shape)
     network.load_state_dict(saved.weights)
     network.eval()
@@ -66,7 +80,7 @@ def _of_ours(source: str, called: Called, texts: Sequence[str]) -> tuple[Trained
         pad_id=saved.pad_id,
         graphs={Precision.EXACT: exact, Precision.FAST: fast_graph(exact)},
         lineage=Lineage(
-            teacher=None, method="wu2020", recipe=Path(source, RECIPE).read_text("utf-8"), versions=versions()
+            teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
         ),
     )
     reads = Reads(Network.RECURRENT, Task.EMBEDDING)
@@ -84,13 +98,13 @@ def _network_vectors(network: BiLSTMEncoder, rows: Sequence[list[int]]) -> Logit
     return np.stack(without_padding(list(map(len, rows)), run))
 
 
-def _of_hugging_face(source: str, called: Called, texts: Sequence[str], *, pooling: Pooled) -> tuple[Trained, Logits]:
+def _of_hugging_face(source: str, called: Called, texts: Sequence[Text], *, pooling: Pooled) -> tuple[Trained, Logits]:
     teacher = PlainTeacher.load(source)
 
     def pool(states: Tensor, mask: Tensor) -> Tensor:
         return pooled(states, mask, pooling)
 
-    vectors = teacher.vectors(texts, pooling)
+    vectors = teacher.vectors(list(map(str, texts)), pooling)
     trained = Trained(
         name=called.name,
         version=called.version,

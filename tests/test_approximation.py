@@ -155,7 +155,7 @@ def test_it_is_published_as_a_bundle_that_makes_vectors(name: str, published: Pa
     assert "vectors of sentences: of 32 dimensions" in (published / name / "1" / "README.md").read_text()
 
 
-def test_vectors_are_held_against_peoples_judgement(published: Path, tmp_path: Path) -> None:
+def test_vectors_are_held_against_peoples_judgement(published: Path, made: Path, shop: Shop, tmp_path: Path) -> None:
     """Pairs of texts are alike as the cosine of their vectors says."""
     bundle = open_bundle(published / "ours" / "1")
     pairs = [
@@ -170,6 +170,12 @@ def test_vectors_are_held_against_peoples_judgement(published: Path, tmp_path: P
     done = command("evaluate", published / "ours" / "1", file, "--pair", "text2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split().count("1.0000") == 2  # Pearson and Spearman
+    flags = ("--name", "judged", "--dev", file, "--pair", "text2", "--models", tmp_path)
+    done = command("adopt", made, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    judged = open_bundle(tmp_path / "judged" / "1").manifest
+    assert [row.value for row in judged.results if row.what == "student, exact"] == [pytest.approx(1), pytest.approx(1)]
+    assert judged.lineage.teacher == recipe(shop).teacher.model
     alone = command("evaluate", published / "ours" / "1", file, cwd=tmp_path)
     assert (alone.returncode, "ours@1 makes vectors; name the column of the other text" in alone.stderr) == (2, True)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from service.bundle.manifest import SealedManifest
     from service.bundle.store import BundlePath
 
+FEW = 8
+"""More labels than this are counted where models stand in a list."""
+
 ModelsFlag = Annotated[Path | None, typer.Option(help="Folder of bundles, <name>/<version>/.", metavar="PATH")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -155,13 +158,23 @@ def _listed(manifests: Sequence["SealedManifest"]) -> "RenderableType":
             manifest.version,
             manifest.role,
             manifest.task,
-            ", ".join(manifest.labels),
+            _labels(manifest),
             ", ".join(manifest.graphs),
             str(manifest.max_tokens),
             manifest.lineage.teacher or "-",
             ", ".join(_measured(manifest)) or "-",
         )
     return table
+
+
+def _labels(manifest: "SealedManifest") -> str:
+    """In few words; `show` has them all."""
+    listed = ", ".join(manifest.labels)
+    return _dimensions(manifest) or (listed if len(manifest.labels) <= FEW else f"{len(manifest.labels)} labels")
+
+
+def _dimensions(manifest: "SealedManifest") -> str:
+    return f"{len(manifest.labels)} dimensions" if manifest.task == "embedding" else ""
 
 
 def _measured(manifest: "SealedManifest") -> Iterator[str]:
@@ -214,7 +227,7 @@ def _facts(place: "BundlePath", manifest: "SealedManifest") -> Iterator[tuple[st
     yield "digest", manifest.seal
     yield "role", manifest.role
     yield "task", manifest.task
-    yield "labels", ", ".join(manifest.labels)
+    yield "labels", _dimensions(manifest) or ", ".join(manifest.labels)
     yield "reads", "pairs of texts" if manifest.texts == 2 else "single texts"
     yield "inputs", ", ".join(manifest.inputs)
     yield "tokens", f"at most {manifest.max_tokens}"
