@@ -22,7 +22,7 @@ from tests.running import ROOT
 KINDS = [Kind(name, shape) for name in NAMES for shape in (PLAIN, OTHER, LINEAR)]
 GRAPHS = {kind: kind.graph() for kind in KINDS}
 TEXT = next(kind for kind in KINDS if not kind.pairs and kind.name[1] == "text")
-STUDENTS = ("sst2-bilstm", "voice-intents")
+STUDENTS = {"sst2-bilstm": Pooling.LAST, "voice-intents": Pooling.LAST, "tagger-conll2003": Pooling.PIECES}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.name}-{kind.shape.activation}")
@@ -42,10 +42,10 @@ def test_a_students_weights_are_found(kind: Kind) -> None:
     assert np.array_equal(found.embedding, written["embedding"])
 
 
-@pytest.mark.parametrize("name", STUDENTS)
-def test_the_committed_students_are_recognised(name: str) -> None:
+@pytest.mark.parametrize(("name", "pooling"), STUDENTS.items())
+def test_the_committed_students_are_recognised(name: str, pooling: Pooling) -> None:
     folder = ROOT / "models" / name / "1"
-    assert blueprint((folder / "model.onnx").read_bytes()).pooling is Pooling.LAST
+    assert blueprint((folder / "model.onnx").read_bytes()).pooling is pooling
     with pytest.raises(Unreadable, match="set 17 alone"):
         blueprint((folder / "model_quantized.onnx").read_bytes())
 

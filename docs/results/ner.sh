@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/ner.md, from the repository's root:
-#   docs/results/ner.sh teach | distill [SEED…] | ablation [SEED…] | score | joint_teach | joint_distill | joint_ablation | joint_table
+#   docs/results/ner.sh teach | distill [SEED…] | publish | ablation [SEED…] | score | joint_teach | joint_distill | joint_ablation | joint_table
 # (joint_* in this order)
 # DATA holds conll2003_en/{train,dev}.conll.gz, ag_news/train_partial.tsv.gz, wiki_en/paragraphs.tsv.gz (column text) and, for
 # joint_*, wikiann, uner and masakhaner2 with LANGUAGE.{train,dev}.conll.gz; TEACHER is all-MiniLM-L6-v2. Models go to MODELS,
@@ -28,7 +28,11 @@ student() { # where to publish, the bundle's name, and what differs from the rec
     --set "teacher.model=$RUNS/conll2003-minilm" "${labelled[@]}" "${@:3}"
 }
 
-distill() { # the first seed's is the one to publish
+publish() { # the one that the repository brings, with MODELS=models: like the first seed's
+  student "$MODELS" tagger-conll2003 "${texts[@]}" --set seed=1 --set version=1
+}
+
+distill() {
   for seed in "${@:-1}"; do
     student "$MODELS" conll2003-bilstm "${texts[@]}" --set "seed=$seed" --set "version=$seed"
   done
