@@ -97,6 +97,8 @@ begins=(--set "student.begins=$RUNS/wu2020")
 
 begun() { # the encoder's network from the labels alone and distilled, and both beginning with its weights
   local from_labels=("${no_copies[@]}" --set objective.alpha=1) distilled=(--set transfer.augment.copies=4)
+  # An epoch has some 30 steps, of which a moving average shows little: stopped later than usual.
+  from_labels+=(--set training.evaluations_per_epoch=1 --set training.patience=20)
   case $NAME in
     sst2) # no film reviews beside its own texts, and no copies of them: the encoder has read reviews
       wide+=(--set "transfer.texts=[]" --set transfer.augment.copies=0 --set training.epochs=4 --set training.batch_size=128)
