@@ -45,7 +45,9 @@ case $NAME in
   mrpc | sick | rte | stsb) labelled+=(--set data.pair=text2) ;;
   clinc150) [ -e "$recipe" ] || "$PYTHON" -m export init "$train" --dev "$dev" --name clinc150 --into "$RUNS" ;;
 esac
-no_copies=(--set transfer.augment.copies=0 --set training.epochs=60) # a tenth of the rows: more epochs, stopped early
+# A tenth of the rows or fewer: more epochs, and stopped later, for an epoch has some 30 steps.
+no_copies=(--set transfer.augment.copies=0 --set training.epochs=60 --set training.evaluations_per_epoch=1)
+no_copies+=(--set training.patience=20)
 
 adapted=() # teachers of pairs read pairs of three data sets before they learn; the same for all, so it is done once
 case $NAME in
@@ -97,8 +99,6 @@ begins=(--set "student.begins=$RUNS/wu2020")
 
 begun() { # the encoder's network from the labels alone and distilled, and both beginning with its weights
   local from_labels=("${no_copies[@]}" --set objective.alpha=1) distilled=(--set transfer.augment.copies=4)
-  # An epoch has some 30 steps, of which a moving average shows little: stopped later than usual.
-  from_labels+=(--set training.evaluations_per_epoch=1 --set training.patience=20)
   case $NAME in
     sst2) # no film reviews beside its own texts, and no copies of them: the encoder has read reviews
       wide+=(--set "transfer.texts=[]" --set transfer.augment.copies=0 --set training.epochs=4 --set training.batch_size=128)
