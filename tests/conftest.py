@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from service.bundle.manifest import Role
+from service.bundle.runtime import OpenBundle, open_bundle
 from tests import toy
 
 if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
@@ -72,6 +73,20 @@ def toy_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_student(toy_models: Path) -> Path:
     """The student's folder. Read only."""
     return toy_models / "toy" / "1"
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(toy_student: Path) -> OpenBundle:
+    """The same, opened."""
+    return open_bundle(toy_student)
+
+
+@pytest.fixture(scope="session")
+def thirteen_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Parquet file of so many. Read only."""
+    from tests.bulking import thirteen  # which brings pyarrow, an extra
+
+    return thirteen(tmp_path_factory.mktemp("thirteen"))
 
 
 @pytest.fixture(scope="session")

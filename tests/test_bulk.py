@@ -18,28 +18,18 @@ from service.offline.bulk.ledger import Ledger
 from service.offline.bulk.running import Place, begin
 from service.offline.errors import InputError, OutputError
 from service.offline.reading import Columns
-from tests.bulking import TEXT, WITH_ID, asked, contents, in_this_process, parts, rejects, rows, scored, table, thirteen
+from tests.bulking import TEXT, WITH_ID, asked, contents, in_this_process, parts, rejects, rows, scored, table
 from tests.tables import ROWS, alone, as_csv, write
 from tests.toy import LABELS
-
-
-@pytest.fixture(scope="module")
-def bundle(toy_student: Path) -> OpenBundle:
-    return open_bundle(toy_student)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return thirteen(tmp_path_factory.mktemp("source"))
 
 
 @given(done=st.sets(st.integers(0, 3)), spoilt=st.sets(st.integers(0, 3)))
 @settings(max_examples=25)
 def test_a_run_goes_on_from_any_parts_and_ends_the_same(
-    toy_student: Path, source: Path, tmp_path_factory: pytest.TempPathFactory, done: set[int], spoilt: set[int]
+    toy_student: Path, thirteen_rows: Path, tmp_path_factory: pytest.TempPathFactory, done: set[int], spoilt: set[int]
 ) -> None:
     """Some parts are complete, and of some of these the file is gone, was cut short, or lacks its receipt."""
-    request, out = asked(toy_student, [source], WITH_ID), tmp_path_factory.mktemp("out") / "scored"
+    request, out = asked(toy_student, [thirteen_rows], WITH_ID), tmp_path_factory.mktemp("out") / "scored"
     with begin(request, Place(out, toy_student)) as run:
         for _ in in_this_process(run.job, sorted(done)):
             pass
@@ -113,9 +103,11 @@ def test_pairs_come_from_two_columns(zoo: Path, tmp_path: Path) -> None:
     assert rejects(tmp_path / "out")[0]["problem"] == "b is null"
 
 
-def test_a_run_that_asks_otherwise_is_refused_in_one_line(toy_student: Path, source: Path, tmp_path: Path) -> None:
+def test_a_run_that_asks_otherwise_is_refused_in_one_line(
+    toy_student: Path, thirteen_rows: Path, tmp_path: Path
+) -> None:
     out, place = tmp_path / "out", Place(tmp_path / "out", toy_student)
-    request = asked(toy_student, [source], WITH_ID)
+    request = asked(toy_student, [thirteen_rows], WITH_ID)
     scored(request, place)
     before = contents(out)
     for change, said in (
@@ -146,43 +138,47 @@ def test_an_input_that_has_changed_is_refused(toy_student: Path, tmp_path: Path)
     scored(asked(toy_student, [file]), Place(tmp_path / "out", toy_student, overwrite=True))
 
 
-def test_overwriting_removes_what_a_run_wrote_and_nothing_else(toy_student: Path, source: Path, tmp_path: Path) -> None:
+def test_overwriting_removes_what_a_run_wrote_and_nothing_else(
+    toy_student: Path, thirteen_rows: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    scored(asked(toy_student, [source], part_rows=2), Place(out, toy_student))
+    scored(asked(toy_student, [thirteen_rows], part_rows=2), Place(out, toy_student))
     assert len(parts(out)) == 7
-    scored(asked(toy_student, [source], part_rows=9), Place(out, toy_student, overwrite=True))
+    scored(asked(toy_student, [thirteen_rows], part_rows=9), Place(out, toy_student, overwrite=True))
     assert len(parts(out)) == 2
     (tmp_path / "mine").mkdir()
     write(tmp_path / "mine" / "part-of-a-diary.txt", "dear diary")
     with pytest.raises(OutputError, match="not empty, and not of an earlier run"):
-        scored(asked(toy_student, [source]), Place(tmp_path / "mine", toy_student, overwrite=True))
+        scored(asked(toy_student, [thirteen_rows]), Place(tmp_path / "mine", toy_student, overwrite=True))
     assert len(list((tmp_path / "mine").iterdir())) == 1
 
 
-def test_a_part_too_many_is_seen_at_the_end(toy_student: Path, source: Path, tmp_path: Path) -> None:
-    request, place = asked(toy_student, [source]), Place(tmp_path / "out", toy_student)
+def test_a_part_too_many_is_seen_at_the_end(toy_student: Path, thirteen_rows: Path, tmp_path: Path) -> None:
+    request, place = asked(toy_student, [thirteen_rows]), Place(tmp_path / "out", toy_student)
     scored(request, place)
     write(tmp_path / "out" / "part-00004.parquet", "of somebody else")
     with pytest.raises(OutputError, match="5 parts with 13 rows, and there must be 4 with 13"):
         scored(request, place)
 
 
-def test_two_runs_do_not_write_at_once(toy_student: Path, source: Path, tmp_path: Path) -> None:
-    request, place = asked(toy_student, [source]), Place(tmp_path / "out", toy_student)
+def test_two_runs_do_not_write_at_once(toy_student: Path, thirteen_rows: Path, tmp_path: Path) -> None:
+    request, place = asked(toy_student, [thirteen_rows]), Place(tmp_path / "out", toy_student)
     with begin(request, place), pytest.raises(OutputError, match="another run is writing there"):
         scored(request, place)
     scored(request, place)
 
 
 def test_another_bundle_at_its_place_is_refused(
-    toy_student: Path, toy_teacher: Path, source: Path, tmp_path: Path
+    toy_student: Path, toy_teacher: Path, thirteen_rows: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(OutputError, match="not the bundle that the run began with"):
-        scored(asked(toy_student, [source]), Place(tmp_path / "out", toy_teacher))
+        scored(asked(toy_student, [thirteen_rows]), Place(tmp_path / "out", toy_teacher))
 
 
 @pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.jsonl", "in.txt"])
-def test_files_of_lines_may_be_cut_anywhere(toy_student: Path, tmp_path: Path, bundle: OpenBundle, name: str) -> None:
+def test_files_of_lines_may_be_cut_anywhere(
+    toy_student: Path, tmp_path: Path, toy_bundle: OpenBundle, name: str
+) -> None:
     text = {
         "csv": as_csv(),
         "jsonl": "".join(json.dumps({"text": text}) + "\n\n" for _, text in ROWS),
@@ -198,16 +194,16 @@ def test_files_of_lines_may_be_cut_anywhere(toy_student: Path, tmp_path: Path, b
     for each in found:
         assert [row["text"] for row in each] == wanted
         for row in each:
-            assert list(row["scores"].values()) == pytest.approx(alone(bundle, str(row["text"])), abs=1e-6)  # type: ignore[attr-defined]
+            assert list(row["scores"].values()) == pytest.approx(alone(toy_bundle, str(row["text"])), abs=1e-6)  # type: ignore[attr-defined]
 
 
 def test_a_process_that_is_killed_is_named_and_the_rest_is_done_later(
-    toy_student: Path, source: Path, tmp_path: Path
+    toy_student: Path, thirteen_rows: Path, tmp_path: Path
 ) -> None:
     def children() -> set[int]:
         return {int(pid) for pid in (PROC / f"{os.getpid()}/task/{os.getpid()}/children").read_text().split()}
 
-    request, place = asked(toy_student, [source], WITH_ID, part_rows=1), Place(tmp_path / "out", toy_student)
+    request, place = asked(toy_student, [thirteen_rows], WITH_ID, part_rows=1), Place(tmp_path / "out", toy_student)
     before = children()
     with begin(request, place) as run, pytest.raises(WorkerLost, match=r"SIGKILL.*the same command goes on"):
         for _ in run.receipts(lambda job, numbers: run_here(job, numbers, 1)):
@@ -221,14 +217,16 @@ def test_a_process_that_is_killed_is_named_and_the_rest_is_done_later(
     assert [row["id"] for row in rows(tmp_path / "out")] == list(range(13))
 
 
-def test_a_process_that_cannot_even_begin_says_why(source: Path, toy_student: Path, tmp_path: Path) -> None:
-    request, place = asked(toy_student, [source]), Place(tmp_path / "out", toy_student)
+def test_a_process_that_cannot_even_begin_says_why(thirteen_rows: Path, toy_student: Path, tmp_path: Path) -> None:
+    request, place = asked(toy_student, [thirteen_rows]), Place(tmp_path / "out", toy_student)
     with begin(request, place) as run, pytest.raises(MissingFile, match="nowhere"):
         list(run_here(replace(run.job, bundle=tmp_path / "nowhere"), [0], 1))
 
 
-def test_a_folder_that_lacks_a_part_is_not_called_complete(toy_student: Path, source: Path, tmp_path: Path) -> None:
-    request, place = asked(toy_student, [source]), Place(tmp_path / "out", toy_student)
+def test_a_folder_that_lacks_a_part_is_not_called_complete(
+    toy_student: Path, thirteen_rows: Path, tmp_path: Path
+) -> None:
+    request, place = asked(toy_student, [thirteen_rows]), Place(tmp_path / "out", toy_student)
     scored(request, place)
     parts(tmp_path / "out")[2].unlink()
     with begin(request, place):

@@ -10,24 +10,14 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.runtime import OpenBundle
 from service.commands.cli import app
 from service.commands.terminal import Misused
 from service.offline.errors import OfflineError
-from tests.bulking import contents, parts, rejects, rows, table, thirteen
+from tests.bulking import contents, parts, rejects, rows, table
 from tests.running import PATIENCE_S, ROOT, command, environment
 from tests.tables import alone, as_csv, write
 from tests.toy import LABELS
-
-
-@pytest.fixture(scope="module")
-def bundle(toy_student: Path) -> OpenBundle:
-    return open_bundle(toy_student)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return thirteen(tmp_path_factory.mktemp("source"))
 
 
 def classified(toy_models: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -35,9 +25,9 @@ def classified(toy_models: Path, *arguments: object) -> "subprocess.CompletedPro
 
 
 def test_a_parquet_file_is_classified_into_a_folder(
-    toy_models: Path, tmp_path: Path, source: Path, bundle: OpenBundle
+    toy_models: Path, tmp_path: Path, thirteen_rows: Path, toy_bundle: OpenBundle
 ) -> None:
-    flags = (source, "--keep", "id", "--part-rows", "5", "--out", f"{tmp_path}/scored/")
+    flags = (thirteen_rows, "--keep", "id", "--part-rows", "5", "--out", f"{tmp_path}/scored/")
     done = classified(toy_models, *flags)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"13 rows: 13 scored; 3 parts in {tmp_path}/scored\n"
@@ -45,7 +35,7 @@ def test_a_parquet_file_is_classified_into_a_folder(
     assert [row["id"] for row in found] == list(range(13))
     for row in found:
         scores = [row[f"score_{label}"] for label in LABELS]
-        assert scores == pytest.approx(alone(bundle, str(row["text"])), abs=1e-6)
+        assert scores == pytest.approx(alone(toy_bundle, str(row["text"])), abs=1e-6)
         assert (row["label"], row["score"]) == (LABELS[scores.index(max(scores))], max(scores))  # type: ignore[type-var]
     before = contents(tmp_path / "scored")
     again = classified(toy_models, *flags)

@@ -9,9 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from time import process_time
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.bench.engine import Entry, UnfitWorkload
 from service.bundle.manifest import Role, Task
 from service.offline.records import Text
@@ -74,11 +71,6 @@ def texts_s(us: float) -> float:
 def usd_of_a_million(us: float, core_hour: float) -> float:
     """What a million texts cost on cores that are always busy, at a price in USD for an hour of one."""
     return us / 1e6 * MILLION * core_hour / HOUR_S
-
-
-def ratios(found: NDArray[np.float64], yardstick: int) -> NDArray[np.float64]:
-    """(rounds, workers) -> (workers,): how many times as dear the yardstick is, the middle of all rounds."""
-    return np.asarray(np.median(found[:, [yardstick]] / found, axis=0))
 
 
 def _seconds(worker: Worker, count: int) -> float:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 from rich.table import Table
 
-from service.bench.cost import Worker, Workload, hire, ratios, texts_s, turns, usd_of_a_million
-from service.bench.engine import Entry
-from service.bench.flags import Against, AtLeastOne, Graphs, Json, Models, Seed, entries_of, places_of
+from service.bench.cost import Worker, Workload, hire, texts_s, turns, usd_of_a_million
+from service.bench.engine import Entry, ratios
+from service.bench.flags import Against, AtLeastOne, Graphs, Json, Models, Seed, TextsFile, entries_of, places_of
 from service.bench.machine import Surroundings
 from service.bench.terminal import FAULTS, check_places, complaints, give_up, idle_surroundings, screen, write
 from service.bench.texts import SENTENCES, read_texts
@@ -25,7 +25,6 @@ CAPTION = (
     "costs, divided by this."
 )
 
-TextsFile = Annotated[Path | None, typer.Option(help="TXT or TSV, .gz too. Default: sentences of our own")]
 Most = Annotated[int, typer.Option(min=1, help="texts at most, drawn from all")]
 Price = Annotated[float, typer.Option(min=0, help="USD for an hour of one core")]
 

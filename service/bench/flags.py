@@ -27,6 +27,7 @@ Spin = Annotated[bool, typer.Option(help="send to the microsecond; wants a core 
 ClientCpu = Annotated[str, typer.Option(help="cores of the client")]
 ServerCpu = Annotated[str, typer.Option(help="cores of the services that are started, and of the model alone")]
 Seed = Annotated[int, typer.Option(min=0, help="of whatever is left to chance: texts, their order, arrivals")]
+TextsFile = Annotated[Path | None, typer.Option(help="TXT or TSV, .gz too. Default: sentences of our own")]
 Json = Annotated[Path | None, typer.Option(help="write everything here too")]
 Graphs = Annotated[
     list[str] | None,

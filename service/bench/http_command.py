@@ -11,7 +11,7 @@ from rich.progress import track
 
 from service.bench.client import Pool
 from service.bench.engine import Entry, parse_entry
-from service.bench.flags import AtLeastOne, Json, LoadFlags, numbers, whole
+from service.bench.flags import AtLeastOne, Json, LoadFlags, TextsFile, numbers, whole
 from service.bench.http import Course, Variant, check, race, results_of
 from service.bench.http_report import HttpReport, summarise
 from service.bench.terminal import FAULTS, check_places, complaints, give_up, idle_surroundings, screen, write
@@ -34,7 +34,6 @@ Checkouts = Annotated[
 Url = Annotated[str | None, typer.Option(help="measure what runs there, and start nothing")]
 Pid = Annotated[int | None, typer.Option(help="with --url: whose CPU and memory to watch")]
 Headers = Annotated[list[str] | None, typer.Option(help="'name: value' for each request; several times")]
-TextsFile = Annotated[Path | None, typer.Option(help="TXT or TSV, .gz too. Default: sentences of our own")]
 Rows = Annotated[str, typer.Option(help="texts in a request")]
 Rates = Annotated[str, typer.Option(help="Poisson arrivals, in requests a second")]
 PoolSize = Annotated[int, typer.Option(min=1, help="most connections of an open loop")]
