@@ -99,7 +99,7 @@ class _Labelling:
     files: tuple[Path, ...]  # of texts, each beside the signals to be made of it
 
     def begin(self) -> Callable[[int], str]:
-        """Raises ModelError where the node has another teacher by that name, or does not see the folder."""
+        """Raises ModelError where the node has another teacher by that name; what it gives does, of texts not seen."""
         teacher, node = self.open(), socket.gethostname()
         if teacher.digest() != self.identity:
             raise ModelError(f"teacher: on node {node} it has other weights or another tokenizer than here")
@@ -134,27 +134,31 @@ class Shelf:
 
     def has(self, texts: Sequence[Text]) -> bool:
         """Are all of them there?"""
-        return all(file.exists() for file in self._files(self.name(texts)))
+        return all(file.exists() for file in self._files(texts))
 
     def signals(self, texts: Sequence[Text]) -> Signals:
         """From the cache, where they lie afterwards in any case."""
-        logits, *others = self._files(self.name(texts))
-        if not self.has(texts):
-            self._store(texts)
+        logits, *others = files = self._files(texts)
+        if not all(file.exists() for file in files):
+            self._make(texts, files)
         states = _stored(others.pop(0)) if self.hidden is not None else None
         return Signals(_stored(logits), states, Pieces(*map(_stored, others)) if others else None)
 
-    def _files(self, name: str) -> list[Path]:
+    def _files(self, texts: Sequence[Text]) -> list[Path]:
         """Of logits, of hidden states if they are asked for, and of a tagger's pieces."""
-        kinds = ["" if self.hidden is None else f"-{self.hidden.layer}-{self.hidden.pooling}"]
-        kinds += [f"-{what}" for what in Pieces._fields] if self.teacher.task in OF_PIECES else []
-        return [self.folder / f"{name}{kind}.npy" for kind in ["", *filter(None, kinds)]]
+        name = self.name(texts)
+        kinds = [""]
+        if self.hidden is not None:
+            kinds.append(f"-{self.hidden.layer}-{self.hidden.pooling}")
+        if self.teacher.task in OF_PIECES:
+            kinds.extend(f"-{what}" for what in Pieces._fields)
+        return [self.folder / f"{name}{kind}.npy" for kind in kinds]
 
-    def _store(self, texts: Sequence[Text]) -> None:
+    def _make(self, texts: Sequence[Text], files: Sequence[Path]) -> None:
         asked = self._ask(texts)
         states = [] if asked.hidden is None else [np.asarray(asked.hidden)]
         found = [asked.logits, *states, *(asked.pieces or ())]
-        for file, values in zip(self._files(self.name(texts)), found, strict=True):
+        for file, values in zip(files, found, strict=True):
             _store(file, values)
 
     def _ask(self, texts: Sequence[Text]) -> Signals:
