@@ -54,11 +54,14 @@ void steps(const Kernels& kernels, size_t hidden, size_t rows) {
     inputs[row] = table.data() + row * gates * width;
     out[row] = states.data() + row * width;
   }
-  const Recurrent recurrent{weights.data(), scales.data(), int(width / kernels.lanes), int(pairs)};
+  std::vector<uint8_t> tiles(width / kernels.lanes * gates * spans(pairs) * 2 * tile_bytes);
+  for (uint8_t& value : tiles) value = uint8_t(chance());
+  std::vector<uint8_t> halves(2 * rows * spans(pairs) * tile_units);
+  const Recurrent recurrent{weights.data(), tiles.data(), scales.data(), int(width / kernels.lanes), int(pairs)};
   double found[2];
   for (bool first : {false, true}) {
     const Step step{int(rows), first,        false,     inputs.data(), inputs.data(),
-                    from.data(), to.data(), cells.data(), out.data()};
+                    from.data(), to.data(), cells.data(), out.data(), halves.data()};
     const auto some = [&](int) {  // asking for the time takes as long as a short step
       for (size_t token = 0; token < tokens; token++) kernels.step(recurrent, step);
     };

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
-#   docs/results/tasks.sh teach | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
+#   docs/results/tasks.sh teach | alone | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
 # and those behind docs/results/wu2020.md, in this order, after `teach`:
 #   docs/results/tasks.sh encoder; docs/results/tasks.sh begun mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
 # DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
@@ -76,9 +76,15 @@ student() { # the bundle's name, its seed, which is also its version, and what d
     --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$taught" "${labelled[@]}" "${@:3}"
 }
 
-students() { # the same network from the labels alone, and distilled
+alone() { # the network from the labels alone
   for seed in "${SEEDS[@]}"; do
     student "$NAME-alone" "$seed" "${no_copies[@]}" --set objective.alpha=1
+  done
+}
+
+students() { # the same, and distilled
+  alone
+  for seed in "${SEEDS[@]}"; do
     student "$NAME-distilled" "$seed"
   done
   "$PYTHON" -m export results "$MODELS"

@@ -12,9 +12,16 @@ namespace understudy {
 constexpr int gates = 4;           // in ONNX's order: input, output, forget, cell
 constexpr float state_unit = 8192;  // a state h, |h| <= 1, is kept as round(h * state_unit) in 16 bits
 
+// A tile has 16 columns of so many units of h; how they lie in it: kernels/tiles.hpp.
+constexpr size_t tile_units = 64, tile_bytes = 1024;
+
+// How many tiles it takes for all units of h.
+constexpr size_t spans(size_t pairs) { return (2 * pairs + tile_units - 1) / tile_units; }
+
 // One direction's recurrent weights, in blocks of `lanes` units whose four gates lie together.
 struct Recurrent {
   const int16_t* weights;  // (blocks, pairs, gates, lanes, 2): of two units of h each
+  const uint8_t* tiles;    // the same in bytes, as kernels/tiles.hpp says; null for kernels without tiles
   const float* scales;     // (blocks, gates, lanes): what a whole sum of products is worth
   int blocks;
   int pairs;  // of units of h
@@ -31,6 +38,7 @@ struct Step {
   int16_t* to;                    // (rows, blocks * lanes) states after; not the same memory
   float* cells;                   // (rows, blocks * lanes)
   float* const* out;              // of each row (blocks * lanes)
+  uint8_t* halves;                // room for the states in bytes, zeros: kernels/tiles.hpp; null for kernels without tiles
 };
 
 // y = x W + b, for columns in blocks of `lanes`.
@@ -52,6 +60,7 @@ struct Fold {
 struct Kernels {
   const char* name;
   int lanes;
+  bool tiles;  // wants Recurrent's
   void (*step)(const Recurrent&, const Step&);
   void (*dense)(const Dense&, const float* x, float* y, int rows, size_t x_stride, size_t y_stride);
   void (*fold)(const Fold&, size_t begin, size_t end);

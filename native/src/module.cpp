@@ -134,7 +134,7 @@ NB_MODULE(understudy_native, m) {
   m.def("squash", &squash, "values"_a, "isa"_a = nb::none());
   m.def("isas", [] {
     std::vector<std::string> found;
-    for (const char* name : {"portable", "avx2", "avx512"})
+    for (const char* name : {"portable", "emulated", "avx2", "avx512", "amx"})
       if (choose_kernels(name)) found.emplace_back(name);
     return found;
   });

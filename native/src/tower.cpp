@@ -52,6 +52,8 @@ void Tower::pack(const LstmWeights& weights) {
   scales_ = array<float>(2 * width_ * gates);
   std::fill_n(recurrent_.get(), 2 * width_ * gates * pairs * 2, int16_t{0});
   std::fill_n(scales_.get(), 2 * width_ * gates, 0.0f);
+  tiles_ = array<uint8_t>(2 * tiles_size());
+  std::fill_n(tiles_.get(), 2 * tiles_size(), uint8_t{0});
   for (size_t direction = 0; direction < 2; direction++)
     for (size_t gate = 0; gate < gates; gate++)
       for (size_t unit = 0; unit < hidden_; unit++) {
@@ -59,10 +61,29 @@ void Tower::pack(const LstmWeights& weights) {
         const double whole = whole_unit(row, hidden_);
         const size_t block = direction * width_ / lanes + unit / lanes, lane = unit % lanes;
         scales_[(block * gates + gate) * lanes + lane] = float(tau[gate] / (whole * state_unit));
-        for (size_t from = 0; from < hidden_; from++)
-          recurrent_[(((block * pairs + from / 2) * gates + gate) * lanes + lane) * 2 + from % 2] =
-              int16_t(std::lrint(row[from] * whole));
+        for (size_t from = 0; from < hidden_; from++) {
+          const int16_t value = int16_t(std::lrint(row[from] * whole));
+          recurrent_[(((block * pairs + from / 2) * gates + gate) * lanes + lane) * 2 + from % 2] = value;
+          if (!kernels_.tiles) continue;
+          uint8_t* tile = &tiles_[((block * gates + gate) * spans(pairs) + from / tile_units) * 2 * tile_bytes];
+          const size_t place = (from % tile_units / 4 * lanes + lane) * 4 + from % 4;
+          tile[place] = uint8_t(value >> 8);
+          tile[tile_bytes + place] = uint8_t(value);
+        }
       }
+}
+
+size_t Tower::tiles_size() const {
+  return kernels_.tiles ? width_ / kernels_.lanes * gates * spans((hidden_ + 1) / 2) * 2 * tile_bytes : 0;
+}
+
+Recurrent Tower::recurrent(int direction) const {
+  const size_t pairs = (hidden_ + 1) / 2;
+  return {recurrent_.get() + direction * width_ * gates * pairs * 2,
+          kernels_.tiles ? tiles_.get() + direction * tiles_size() : nullptr,
+          scales_.get() + direction * width_ * gates,
+          int(width_ / kernels_.lanes),
+          int(pairs)};
 }
 
 void Tower::fold(const LstmWeights& weights, Pool& pool) {
@@ -99,11 +120,13 @@ struct Tower::Part {
 };
 
 void Tower::read(const Part& part, int direction, Stop stop) const {
-  const size_t rows = part.rows.size(), size = rows * width_, lanes = kernels_.lanes;
-  const Recurrent weights{recurrent_.get() + direction * width_ * gates * ((hidden_ + 1) / 2) * 2,
-                          scales_.get() + direction * width_ * gates, int(width_ / lanes), int((hidden_ + 1) / 2)};
+  const size_t rows = part.rows.size(), size = rows * width_;
+  const Recurrent weights = recurrent(direction);
   auto from = array<int16_t>(size), to = array<int16_t>(size);
   const auto cells = array<float>(size);
+  const size_t bytes = kernels_.tiles ? 2 * rows * spans(weights.pairs) * tile_units : 0;
+  const auto halves = array<uint8_t>(bytes);
+  std::fill_n(halves.get(), bytes, uint8_t{0});
   std::vector<const uint16_t*> now(rows), coming(rows);
   std::vector<float*> out(rows);
   const auto place = [&](const Row& row, int step) { return direction ? row.length - 1 - step : step; };
@@ -123,7 +146,7 @@ void Tower::read(const Part& part, int direction, Stop stop) const {
       out[row] = part.states[row] + piece * 2 * width_ + direction * width_;
     }
     kernels_.step(weights, {int(going), step == 0, part.pooling == Pooling::max, now.data(), coming.data(), from.get(),
-                            to.get(), cells.get(), out.data()});
+                            to.get(), cells.get(), out.data(), halves.get()});
     std::swap(from, to);
   }
 }

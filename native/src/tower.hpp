@@ -52,12 +52,15 @@ class Tower {
   struct Part;
   void fold(const LstmWeights& weights, Pool& pool);
   void pack(const LstmWeights& weights);
+  size_t tiles_size() const;  // of one direction
+  Recurrent recurrent(int direction) const;
   void read(const Part& part, int direction, Stop stop) const;
 
   const Kernels& kernels_;
   size_t vocabulary_, hidden_, width_;
   Array<uint16_t> table_;     // (V, 2, blocks, gates, lanes)
   Array<int16_t> recurrent_;  // (2, blocks, pairs, gates, lanes, 2)
+  Array<uint8_t> tiles_;      // the same as kernels/tiles.hpp says, (2, …), for kernels with tiles
   Array<float> scales_;       // (2, blocks, gates, lanes)
 };
 

@@ -22,6 +22,8 @@ class Isa(StrEnum):
     PORTABLE = "portable"
     AVX2 = "avx2"
     AVX512 = "avx512"  # with VNNI
+    AMX = "amx"  # with AVX-512
+    EMULATED = "emulated"  # AMX's arithmetic in plain C++, slowly: for tests
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,5 +6,5 @@
 
 namespace understudy {
 extern const Kernels avx2_kernels;
-const Kernels avx2_kernels = {"avx2", LANES, step_all, dense_all, fold_all, squash_all};
+const Kernels avx2_kernels = {"avx2", LANES, false, step_all, dense_all, fold_all, squash_all};
 }  // namespace understudy

@@ -7,5 +7,5 @@
 
 namespace understudy {
 extern const Kernels avx512_kernels;
-const Kernels avx512_kernels = {"avx512", LANES, step_all, dense_all, fold_all, squash_all};
+const Kernels avx512_kernels = {"avx512", LANES, false, step_all, dense_all, fold_all, squash_all};
 }  // namespace understudy

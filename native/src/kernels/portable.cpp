@@ -6,5 +6,5 @@
 
 namespace understudy {
 extern const Kernels portable_kernels;
-const Kernels portable_kernels = {"portable", LANES, step_all, dense_all, fold_all, squash_all};
+const Kernels portable_kernels = {"portable", LANES, false, step_all, dense_all, fold_all, squash_all};
 }  // namespace understudy

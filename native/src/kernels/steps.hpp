@@ -71,21 +71,26 @@ void update(Waiting& waiting, bool first, bool maximum) {
   waiting.size = 0;
 }
 
+// What one row's update in one block reads and writes, all but its sums.
+inline void prepare(const Recurrent& weights, const Step& step, int block, int row, Due& due) {
+  const size_t width = (size_t)weights.blocks * LANES, unit = (size_t)block * LANES;
+  const size_t place = row * width + unit;
+  due.scales = weights.scales + unit * gates;
+  due.input = step.inputs[row] + unit * gates;
+  due.cell = step.cells + place;
+  due.state = step.to + place;
+  due.out = step.out[row] + unit;
+  __builtin_prefetch(step.coming[row] + unit * gates);
+  if (LANES == 16) __builtin_prefetch(step.coming[row] + unit * gates + 32);
+}
+
 template <int ROWS>
 inline void advance(const Recurrent& weights, const Step& step, int block, int row, Waiting& waiting) {
-  const size_t width = (size_t)weights.blocks * LANES, unit = (size_t)block * LANES;
   Due* due = waiting.due + waiting.size;
   const int16_t* states[ROWS];
   for (int r = 0; r < ROWS; r++) {
-    const size_t place = (row + r) * width + unit;
-    states[r] = step.from + (row + r) * width;
-    due[r].scales = weights.scales + unit * gates;
-    due[r].input = step.inputs[row + r] + unit * gates;
-    due[r].cell = step.cells + place;
-    due[r].state = step.to + place;
-    due[r].out = step.out[row + r] + unit;
-    __builtin_prefetch(step.coming[row + r] + unit * gates);
-    if (LANES == 16) __builtin_prefetch(step.coming[row + r] + unit * gates + 32);
+    states[r] = step.from + (row + r) * (size_t)weights.blocks * LANES;
+    prepare(weights, step, block, row + r, due[r]);
     if (step.first)
       for (int gate = 0; gate < gates; gate++) due[r].sums[gate] = I{};
   }
