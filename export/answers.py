@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.tags import Span
-from service.bundle.passages import NO_ANSWER, Search, answers
+from service.bundle.passages import NO_ANSWER, Search, answers, of_texts
 from service.bundle.rows import Passage, Row
 
 Logits = NDArray[np.float32]
@@ -83,11 +83,7 @@ def nearness(logits: Logits, rows: Sequence[Passage], wanted: Sequence[Answers])
     """
     search = Search(longest=LONGEST, perhaps_none=not all(each.spans for each in wanted))
     own = np.split(logits, np.cumsum([len(row) for row in rows])[:-1])
-    parts: list[tuple[list[Passage], list[Logits]]] = [([], []) for _ in wanted]
-    for row, beside in zip(rows, own, strict=True):
-        parts[row.number][0].append(row)
-        parts[row.number][1].append(beside)
-    best = [next((answer.text for answer in answers(*part, search)), NO_ANSWER) for part in parts]
+    best = [next((found.answer for found in answers(*part, search)), NO_ANSWER) for part in of_texts(rows, own)]
     pairs = zip(best, wanted, strict=True)
     scores = [(exact_match(text, each.texts), word_f1(text, each.texts)) for text, each in pairs]
     return np.array(scores, dtype=np.float32).reshape(-1, 2)

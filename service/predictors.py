@@ -20,8 +20,8 @@ from service.batching.jobs import NEVER, Answer, BatchRun, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.errors import TextTooLong
 from service.bundle.manifest import Role
-from service.bundle.passages import AnswerSpan, Search, answers
-from service.bundle.rows import Passage, Spanned, numbers
+from service.bundle.passages import AnswerSpan, Parts, Search, answers, of_texts
+from service.bundle.rows import Passage, Spanned
 from service.bundle.runtime import OpenBundle, RunHandle
 from service.bundle.spans import Entity, Tag, entities
 from service.bundle.tasks import Choice, Logits, Scores
@@ -49,13 +49,6 @@ class Tagged(NamedTuple):
     entities: tuple[Entity, ...]  # as its first piece has it of each word
 
 
-class Sought(NamedTuple):
-    """A question and its text, as the model has read them; a long text in parts."""
-
-    rows: tuple[Passage, ...]
-    logits: tuple[Logits, ...]  # of each row, (T, 2)
-
-
 class Outcome(NamedTuple):
     """What the model says of one text, in the order of its labels; a tagger of each piece, one behind the other.
 
@@ -64,7 +57,7 @@ class Outcome(NamedTuple):
 
     scores: RowScores
     logits: list[float]
-    read: Tagged | Sought | None = None  # where pieces are answered for
+    read: Tagged | Parts | None = None  # where pieces are answered for
 
     @property
     def tagged(self) -> Tagged:
@@ -79,7 +72,7 @@ class Outcome(NamedTuple):
 
     def answers(self, search: Search) -> list[AnswerSpan]:
         """To a question, from its text; of another model none."""
-        return answers(*self.read, search) if isinstance(self.read, Sought) else []
+        return answers(*self.read, search) if isinstance(self.read, Parts) else []
 
 
 class Pending(NamedTuple):
@@ -253,7 +246,7 @@ class _Reader(_Runner):
         own = self._bundle.apart(rows, self._bundle.run(rows, self._handle))  # (B, T, 2) -> B x (T, 2)
         if not all(np.isfinite(logits).all() for logits in own):
             raise FloatingPointError("the model gave logits that are not numbers")
-        return [Outcome([], [], Sought((_passage(row),), (logits,))) for row, logits in zip(rows, own, strict=True)]
+        return [Outcome([], [], Parts([_passage(row)], [logits])) for row, logits in zip(rows, own, strict=True)]
 
 
 _RUNNERS: MappingProxyType[Choice, type[_Runner]] = MappingProxyType({Choice.SPANS: _Tagger, Choice.ANSWER: _Reader})
@@ -268,14 +261,11 @@ def _passage(row: Row) -> Passage:
 async def _of_texts(future: "asyncio.Future[Answer[Outcome]]", rows: Sequence[Row]) -> Answer[Outcome]:
     """The outcomes of rows -> those of texts, of which long ones have several rows. Ends as the future ends."""
     answer = await future
-    found: dict[int, list[Sought]] = {}
-    for number, outcome in zip(numbers(rows), answer.results, strict=True):
-        assert isinstance(outcome.read, Sought)  # of these rows there are no others
-        found.setdefault(number, []).append(outcome.read)
-    texts = [[part for each in parts for part in each.rows] for parts in found.values()]
-    logits = [[part for each in parts for part in each.logits] for parts in found.values()]
-    joined = [Outcome([], [], Sought(tuple(own), tuple(beside))) for own, beside in zip(texts, logits, strict=True)]
-    return answer._replace(results=joined)
+    logits: list[Logits] = []
+    for outcome in answer.results:
+        assert isinstance(outcome.read, Parts)  # of these rows there are no others
+        logits += outcome.read.logits
+    return answer._replace(results=[Outcome([], [], parts) for parts in of_texts(rows, logits)])
 
 
 def chars(text: Text) -> int:

@@ -65,7 +65,7 @@ def test_answers_stand_where_they_are_said_to_stand(top_k: int, client: httpx2.C
         theirs = wanted(models, context, Search(top_k, 5))
         assert row.index == index
         assert [(each.answer, each.start, each.end) for each in row.answers] == [
-            (each.text, each.start, each.end) for each in theirs
+            (each.answer, each.start, each.end) for each in theirs
         ]
         np.testing.assert_allclose([each.score for each in row.answers], [each.score for each in theirs], rtol=1e-4)
         assert all(context[each.start : each.end] == each.answer for each in row.answers)
@@ -88,13 +88,13 @@ def test_hugging_faces_client_reads_them(server: Running, models: Path) -> None:
     for context in CONTEXTS[:3]:
         (best,) = wanted(models, context, Search(longest=15))
         found: Any = asking.question_answering(QUESTION, context)
-        assert (found.answer, found.start, found.end) == (best.text, best.start, best.end)
+        assert (found.answer, found.start, found.end) == (best.answer, best.start, best.end)
         assert found.score == pytest.approx(best.score, rel=1e-4)
     several: Any = asking.question_answering(
         QUESTION, CONTEXTS[1], top_k=3, max_answer_len=2, align_to_words=False, handle_impossible_answer=True
     )
     theirs = wanted(models, CONTEXTS[1], Search(3, 2, whole_words=False, perhaps_none=True))
-    assert [each.answer for each in several] == [each.text for each in theirs]
+    assert [each.answer for each in several] == [each.answer for each in theirs]
 
 
 def test_a_batch_is_a_list_of_answers(client: httpx2.Client) -> None:
@@ -117,7 +117,7 @@ def test_tritons_client_reads_them(server: Running, models: Path) -> None:
         found = asking.infer("asks", inputs, outputs=wished).as_numpy("answer")
     for text, context in zip(found, CONTEXTS, strict=False):
         (ours,) = json.loads(text)
-        assert ours["answer"] == wanted(models, context, Search())[0].text
+        assert ours["answer"] == wanted(models, context, Search())[0].answer
 
 
 @pytest.mark.parametrize(

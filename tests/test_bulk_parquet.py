@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle
-from service.bundle.spans import Entity
 from service.offline.bulk import parquet
-from service.offline.bulk.arrow_parts import _ENTITY
 from service.offline.bulk.plan import InputFile, spans_of
 from service.offline.bulk.running import Place
 from service.offline.errors import InputError
@@ -167,7 +165,3 @@ def test_a_part_of_any_task_says_in_parquet_what_it_says_in_csv(
 def same(cell: object, value: object) -> bool:
     """A cell of lists is JSON."""
     return bool(json.loads(str(cell)) == value)
-
-
-def test_entities_have_the_fields_of_their_columns() -> None:
-    assert [_ENTITY.field(place).name for place in range(_ENTITY.num_fields)] == list(Entity._fields)

@@ -64,7 +64,7 @@ def test_the_best_stretches_are_those_of_looking_at_each(text: str, seed: int, l
     assert [answer.score for answer in found] == pytest.approx(sorted(wanted.values(), reverse=True)[:top_k])
     for answer in found:
         assert wanted[answer.start, answer.end] == pytest.approx(answer.score)
-        assert answer.text == text[answer.start : answer.end]
+        assert answer.answer == text[answer.start : answer.end]
 
 
 @settings(deadline=None)
@@ -101,7 +101,7 @@ def test_an_empty_text_has_no_answer() -> None:
     rows = passages("good ?", "")
     logits = [np.zeros((len(row), 2), dtype=np.float32) for row in rows]
     assert answers(rows, logits, Search()) == []
-    assert answers(rows, logits, Search(perhaps_none=True)) == [AnswerSpan(1.0, 0, 0, "")]
+    assert answers(rows, logits, Search(perhaps_none=True)) == [AnswerSpan("", 1.0, 0, 0)]
 
 
 def test_an_answer_is_widened_to_whole_words() -> None:
@@ -110,18 +110,18 @@ def test_an_answer_is_widened_to_whole_words() -> None:
     inside = row.tokens.start + 2
     logits[inside] = 9
     (found,) = answers([row], [logits], Search())
-    assert (found.text, found.start, found.end) == ("goodness", 2, 10)
+    assert (found.answer, found.start, found.end) == ("goodness", 2, 10)
     (found,) = answers([row], [logits], Search(whole_words=False))
-    assert (found.text, found.start) == ("ness", 6)
+    assert (found.answer, found.start) == ("ness", 6)
 
 
 def test_that_there_is_none_may_be_the_likeliest() -> None:
     (row,) = passages("good ?", "a film")
     logits = np.zeros((len(row), 2), dtype=np.float32)
     logits[0] = 9
-    assert answers([row], [logits], Search())[0].text != ""
+    assert answers([row], [logits], Search())[0].answer != ""
     best, second = answers([row], [logits], Search(2, perhaps_none=True))
-    assert (best.text, best.start, best.end) == ("", 0, 0)
+    assert (best.answer, best.start, best.end) == ("", 0, 0)
     assert best.score > 0.9 > second.score
 
 

@@ -12,6 +12,7 @@ from service.bundle.errors import GraphMismatch, InvalidManifest, ProofFailed
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.rows import Buckets
 from service.bundle.runtime import OpenBundle, open_bundle
+from service.bundle.spans import Entity
 from service.bundle.store import read_manifest
 from service.offline.records import Record
 from service.offline.scoring import Scorer, Sizes
@@ -146,8 +147,7 @@ def test_files_are_tagged_as_if_each_text_were_alone(bundle: OpenBundle, batch: 
         answers = list(scorer.answers(iter(records), "here"))
     assert [answer.record for answer in answers] == records
     for answer, wanted in zip(answers, expected(bundle, [str(record.text) for record in records]), strict=True):
-        assert [entity.place for entity in answer.entities] == [entity.place for entity in wanted]
-        assert [entity.score for entity in answer.entities] == pytest.approx(
-            [entity.score for entity in wanted], abs=1e-6
-        )
-    assert any(answer.entities for answer in answers)
+        found = [entity for entity in answer.found if isinstance(entity, Entity)]
+        assert [entity.place for entity in found] == [entity.place for entity in wanted]
+        assert [entity.score for entity in found] == pytest.approx([entity.score for entity in wanted], abs=1e-6)
+    assert any(answer.found for answer in answers)

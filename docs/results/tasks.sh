@@ -49,6 +49,7 @@ esac
 no_copies=(--set transfer.augment.copies=0 --set training.epochs=60 --set training.evaluations_per_epoch=1)
 no_copies+=(--set training.patience=20)
 
+narrow=() # what differs from the recipe in all of a task's students
 adapted=() # teachers of pairs read pairs of three data sets before they learn; the same for all, so it is done once
 case $NAME in
   mrpc | sick | rte | stsb)
@@ -62,6 +63,11 @@ case $NAME in
       [ ! -e "$other/tokenizer.json" ] || [ -e "$RUNS/$NAME-minilm.adapted" ] || cp -r "$other" "$RUNS/$NAME-minilm.adapted"
     done
     ;;
+  reuters) # the first 128 pieces tell the topics; three quarters of the time saved
+    adapted=(--set training.epochs=4)
+    labelled+=(--set teacher.max_tokens=128)
+    narrow=(--set student.max_tokens=128 --set student.hidden=128)
+    ;;
   few-*) adapted=(--set adaptation= --set training.epochs=15 --set training.batch_size=16 --set training.learning_rate=1e-4) ;;
 esac
 
@@ -73,7 +79,8 @@ teach() {
 
 student() { # the bundle's name, its seed, which is also its version, and what differs from the recipe
   "$PYTHON" -m export distill "$recipe" --work "$RUNS" --models "$MODELS" \
-    --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$taught" "${labelled[@]}" "${@:3}"
+    --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$taught" "${labelled[@]}" "${narrow[@]}" \
+    "${@:3}"
 }
 
 alone() { # the network from the labels alone

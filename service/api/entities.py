@@ -37,7 +37,7 @@ def spans(answers: Iterable[AnswerSpan]) -> str:
 
 def span(answer: AnswerSpan) -> str:
     """One of them."""
-    score, start, end, text = answer
+    text, score, start, end = answer
     return f'{{"answer":{dumps(text)},"score":{score!r},"start":{start},"end":{end}}}'
 
 

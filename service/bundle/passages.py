@@ -8,12 +8,13 @@ of the shape of an answer.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from service.bundle.rows import Passage
+from service.bundle.rows import Passage, Row
 from service.bundle.tasks import Logits, Scores, softmax
 
 SPARE = 4
@@ -33,13 +34,27 @@ class Search:
 class AnswerSpan(NamedTuple):
     """A stretch of the text."""
 
+    answer: str
     score: float
     start: int  # the text from this character on, in Unicode code points,
     end: int  # and before this one
-    text: str
 
 
 NO_ANSWER = ""
+
+
+class Parts(NamedTuple):
+    """A question and its text as the model has read them, a long text in parts."""
+
+    rows: Sequence[Passage]
+    logits: Sequence[Logits]  # of each row, (T, 2)
+
+
+def of_texts(rows: Sequence[Row], logits: Sequence[Logits]) -> list[Parts]:
+    """All rows of a call, as they come, which are passages -> those of each text."""
+    both = ((row, own) for row, own in zip(rows, logits, strict=True) if isinstance(row, Passage))
+    texts = (zip(*group, strict=True) for _, group in groupby(both, key=lambda each: each[0].number))
+    return [Parts(*text) for text in texts]
 
 
 def answers(rows: Sequence[Passage], logits: Sequence[Logits], search: Search) -> list[AnswerSpan]:
@@ -54,7 +69,7 @@ def answers(rows: Sequence[Passage], logits: Sequence[Logits], search: Search) -
             if place not in found or found[place].score < answer.score:
                 found[place] = answer
     if search.perhaps_none:
-        found[0, 0] = AnswerSpan(nowhere, 0, 0, NO_ANSWER)
+        found[0, 0] = AnswerSpan(NO_ANSWER, nowhere, 0, 0)
     return sorted(found.values(), key=lambda answer: -answer.score)[: search.top_k]
 
 
@@ -86,4 +101,4 @@ def _answer(row: Passage, first: int, last: int, score: float, search: Search) -
         while last < row.tokens.stop - 1 and words[last + 1] == words[last]:
             last += 1
     start, end = row.places[first][0], row.places[last][1]
-    return AnswerSpan(score, start, end, row.text[start:end])
+    return AnswerSpan(row.text[start:end], score, start, end)

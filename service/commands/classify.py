@@ -51,7 +51,7 @@ ThreadsFlag = Annotated[int | None, _option("Batches at once; unset: one a core.
 
 FileFlag = Annotated[Path | None, _option("A .txt, .csv, .tsv or .jsonl file, .gz or not; - is stdin.", INPUT, "PATH")]
 KindFlag = Annotated[str | None, _option("txt, csv, tsv or jsonl; unset: by the ending of the file.", INPUT, "CHOICE")]
-TextFlag = Annotated[str, _option("Column of the text.", INPUT)]
+TextFlag = Annotated[str, _option("Column of the text, or of the question.", INPUT)]
 PairFlag = Annotated[str | None, _option("Column of the second text, for a model that reads pairs.", INPUT)]
 KeepFlag = Annotated[list[str] | None, _option("Column that answers repeat, such as an id; several times.", INPUT)]
 
@@ -71,7 +71,9 @@ FormatFlag = Annotated[
         metavar="CHOICE",
     ),
 ]
-TopFlag = Annotated[int | None, _option("Only so many scores, the best first.", OUTPUT, "INTEGER", min=1)]
+TopFlag = Annotated[
+    int | None, _option("Only so many scores, or so many answers, the best first.", OUTPUT, "INTEGER", min=1)
+]
 
 EngineFlag = Annotated[
     str | None, _option("local: processes of this machine (default); ray: a Ray cluster.", BULK, "CHOICE")
@@ -160,13 +162,14 @@ def _classify_stream(given: Input, wanted: Output, settings: "Settings", threads
     _check(given, wanted, kind)
     bundle = open_chosen(settings)
     check_fits(bundle.manifest, given.columns.pair, wanted.top_k)
+    from service.bundle.passages import Search
     from service.offline.scoring import Scorer
 
     columns = given.columns.all if given.file else ("text",)
     head, render = FORMATS[kind](Shape(columns, bundle.manifest.labels, bundle.meaning, wanted.top_k))
     # Where both are a terminal, the answers themselves show how far we are.
     watched = sys.stderr.isatty() and (wanted.path is not None or not sys.stdout.isatty())
-    with Scorer(bundle, threads) as scorer, _opened(wanted) as stream:
+    with Scorer(bundle, threads, search=Search(wanted.top_k or 1)) as scorer, _opened(wanted) as stream:
         _write(_answers(scorer, given, watched=watched), stream, head, render)
 
 
@@ -210,8 +213,8 @@ def check_fits(manifest: "SealedManifest", pair: str | None, top_k: int | None) 
     from service.bundle.tasks import TASKS, Choice
 
     choice, name, reads_pairs = TASKS[manifest.task].choice, manifest.name, manifest.texts == 2
-    if choice is Choice.ANSWER:
-        raise Misused(f"{name} answers questions from texts: serve it, and ask /v1/answer")
+    if choice is Choice.ANSWER and pair is None:
+        raise Misused(f"{name} answers questions: name a file with --file, and --text-column and --pair-column of it")
     if reads_pairs and pair is None:
         raise Misused(f"{name} reads pairs of texts: name a file with --file, and the second column with --pair-column")
     if pair is not None and not reads_pairs:

@@ -3,9 +3,13 @@
 from typing import NamedTuple
 
 from service.bundle.encoder import Text
+from service.bundle.passages import AnswerSpan
 from service.bundle.spans import Entity
 
-__all__ = ["Answer", "Record", "Text"]
+__all__ = ["Answer", "Found", "Record", "Text"]
+
+Found = tuple[Entity, ...] | tuple[AnswerSpan, ...]
+"""Stretches of a text: what a tagger marks, or the answers to a question, the best first."""
 
 
 class Record(NamedTuple):
@@ -17,8 +21,8 @@ class Record(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A record, and its scores in the order of the model's labels; of a tagger what it has found."""
+    """A record, and its scores in the order of the model's labels; none where stretches of the text are found."""
 
     record: Record
     scores: list[float]
-    entities: tuple[Entity, ...] = ()
+    found: Found = ()

@@ -1,10 +1,10 @@
-"""Records in, scores or entities out, in the same order: in windows, sorted by length within each, on several threads.
+"""Records in, scores or stretches out, in the same order: in windows, sorted by length within each, on several threads.
 
 It knows texts and batches. It knows nothing of files; whoever has texts of another kind makes records of them.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,12 +14,13 @@ import numpy as np
 
 from service.bundle.encoder import Row
 from service.bundle.errors import TextError
+from service.bundle.passages import Search, answers, of_texts
 from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle
-from service.bundle.spans import Entity, Tag, entities
+from service.bundle.spans import Tag, entities
 from service.bundle.tasks import Choice, Logits, Scores
 from service.offline.errors import InputError
-from service.offline.records import Answer, Record, Text
+from service.offline.records import Answer, Found, Record, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +33,37 @@ class Sizes:
     batch_tokens: int = 8192
 
 
-Entities = tuple[Entity, ...]
+BEST_ANSWER = Search()
 
 
 class Window:
     """Texts whose batches run."""
 
-    def __init__(self, scores: Scores, entities: list[Entities], runs: Sequence["Future[None]"]) -> None:
+    def __init__(self, scores: Scores, found: Callable[[], list[Found]], runs: Sequence["Future[None]"]) -> None:
         self._scores = scores
-        self._entities = entities
+        self._found = found
         self._runs = runs
 
     def scores(self) -> Scores:
-        """Wait. (N, L), in the order in which the texts were given; of a tagger (N, 0)."""
+        """Wait. (N, L), in the order in which the texts were given; (N, 0) where stretches are found."""
         for run in self._runs:
             run.result()
         return self._scores
 
-    def entities(self) -> list[Entities]:
-        """Wait. What a tagger has found in each text; of any other model nothing."""
+    def found(self) -> list[Found]:
+        """Wait. The stretches that were found in each text; of a model that looks for none nothing."""
         for run in self._runs:
             run.result()
-        return self._entities
+        return self._found()
 
 
 class Scorer:
     """A bundle that scores many texts, on threads of its own; close it, or use it as a context."""
 
-    def __init__(self, bundle: OpenBundle, threads: int, sizes: Sizes = Sizes()) -> None:
+    def __init__(self, bundle: OpenBundle, threads: int, sizes: Sizes = Sizes(), search: Search = BEST_ANSWER) -> None:
         self.bundle = bundle
         self.sizes = sizes
+        self.search = search  # for answers to questions
         self._tags = tuple(map(Tag.of, bundle.manifest.labels))  # what they are to a tagger
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
 
@@ -76,15 +78,20 @@ class Scorer:
     def begin(self, texts: Sequence[Text]) -> Window:
         """Tokenise now, and let the batches run while the caller does something else. Raises TextError."""
         rows = self.bundle.encoder.encode(texts)
-        tags = self.bundle.meaning.choice is Choice.SPANS
-        scores = np.empty((len(rows), 0 if tags else len(self.bundle.manifest.labels)))  # (N, L)
-        found: list[Entities] = [()] * len(rows)
         batches = self._batches(rows)
-        if tags:
-            runs = [self._threads.submit(self._tag, rows, places, found) for places in batches]
-        else:
-            runs = [self._threads.submit(self._run, rows, places, scores) for places in batches]
-        return Window(scores, found, runs)
+        submit = self._threads.submit
+        scores = np.empty((len(texts), 0))  # (N, L)
+        found: list[Found] = [()] * len(texts)
+        match self.bundle.meaning.choice:
+            case Choice.SPANS:
+                return Window(scores, lambda: found, [submit(self._tag, rows, places, found) for places in batches])
+            case Choice.ANSWER:
+                logits = [_NOTHING] * len(rows)  # of long texts there are several rows
+                runs = [submit(self._read, rows, places, logits) for places in batches]
+                return Window(scores, lambda: self._answers(rows, logits), runs)
+            case _:
+                scores = np.empty((len(texts), len(self.bundle.manifest.labels)))
+                return Window(scores, lambda: found, [submit(self._run, rows, places, scores) for places in batches])
 
     def answers(self, records: Iterable[Record], source: str) -> Iterator[Answer]:
         """Answer all records, while the next window is read; `source` names where they are from. Raises InputError."""
@@ -136,15 +143,27 @@ class Scorer:
         _check_finite(logits)
         scores[places] = self.bundle.scores(logits)
 
-    def _tag(self, rows: Sequence[Row], places: list[int], found: list[Entities]) -> None:
+    def _read(self, rows: Sequence[Row], places: list[int], logits: list[Logits]) -> None:
         batch = [rows[place] for place in places]
         own = self.bundle.apart(batch, self.bundle.run(batch))  # (B, T, L) -> B x (T, L)
-        for logits in own:
-            _check_finite(logits)
-        for place, scores in zip(places, self.bundle.scores_apart(own), strict=True):
+        for place, each in zip(places, own, strict=True):
+            _check_finite(each)
+            logits[place] = each
+
+    def _answers(self, rows: Sequence[Row], logits: Sequence[Logits]) -> list[Found]:
+        return [tuple(answers(*parts, self.search)) for parts in of_texts(rows, logits)]
+
+    def _tag(self, rows: Sequence[Row], places: list[int], found: list[Found]) -> None:
+        own = [_NOTHING] * len(rows)
+        self._read(rows, places, own)
+        for place, scores in zip(places, self.bundle.scores_apart([own[place] for place in places]), strict=True):
             row = rows[place]
             assert isinstance(row, Spanned)  # a tagger's encoder gives no others
             found[place] = entities(row, scores, self._tags)
+
+
+_NOTHING = np.empty((0, 0), np.float32)
+"""What stands in a list until a run has filled it."""
 
 
 def _check_finite(logits: Logits) -> None:
@@ -153,4 +172,4 @@ def _check_finite(logits: Logits) -> None:
 
 
 def _done(window: list[Record], running: Window) -> Iterator[Answer]:
-    return map(Answer, window, running.scores().tolist(), running.entities())
+    return map(Answer, window, running.scores().tolist(), running.found())

@@ -23,8 +23,8 @@ from service.offline.records import Answer, Record
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is said of each row: its own columns, what the scores speak for, and some or all of the scores; of a tagger
-    what it has found."""
+    """What is said of each row: its own columns, what the scores speak for, and some or all of the scores; or the
+    stretches of the text that were found."""
 
     columns: tuple[str, ...]  # names of the text, the pair if there is one, and what is kept
     labels: tuple[str, ...]
@@ -33,8 +33,8 @@ class Shape:
 
     def __post_init__(self) -> None:
         said = {"label", "labels", "score", "scores", *(f"score_{label}" for label in self.labels)}
-        if self.tags:
-            said = {ENTITIES}
+        if self.found:
+            said = {self.found}
         for place, name in enumerate(self.columns):
             if name in said:
                 raise OutputError(f"{name}: the answer has a column of that name; rename that of the input")
@@ -49,9 +49,9 @@ class Shape:
         return sorted(places, key=lambda place: -scores[place])[: self.top_k]
 
     @property
-    def tags(self) -> bool:
-        """Are entities all that is said?"""
-        return self.meaning.choice is Choice.SPANS
+    def found(self) -> str | None:
+        """The name of the column where stretches of the text are all that is said."""
+        return {Choice.SPANS: ENTITIES, Choice.ANSWER: ANSWERS}.get(self.meaning.choice)
 
     @property
     def ranks(self) -> range:
@@ -60,8 +60,8 @@ class Shape:
         return range(first, min(self.top_k or 0, len(self.labels)) + 1)
 
 
-ENTITIES = "entities"
-"""What a tagger's column is called."""
+ENTITIES, ANSWERS = "entities", "answers"
+"""What the columns of stretches are called."""
 
 Render = Callable[[Answer], str]
 """One answer as one line, with its end."""
@@ -75,8 +75,8 @@ def as_jsonl(shape: Shape) -> tuple[str, Render]:
     def render(answer: Answer) -> str:
         scores = answer.scores
         said: dict[str, object] = dict(zip(shape.columns, _own(answer.record), strict=True))
-        if shape.tags:
-            return encode(said | {ENTITIES: _found(answer)}) + "\n"
+        if shape.found:
+            return encode(said | {shape.found: _found(answer)}) + "\n"
         chosen = shape.meaning.chosen(scores)
         if shape.meaning.choice is Choice.BEST:
             said |= {"label": labels[chosen[0]], "score": scores[chosen[0]]}
@@ -90,7 +90,7 @@ def as_jsonl(shape: Shape) -> tuple[str, Render]:
 
 def as_csv(shape: Shape) -> tuple[str, Render]:
     """The header line, and what makes the other lines. Labels of a multi-label task are a JSON list in one cell, and so
-    are a tagger's entities."""
+    are stretches of texts."""
     write = csv.writer(cast(TextIO, _Echo()), lineterminator="\n").writerow
     labels = shape.labels
 
@@ -99,7 +99,7 @@ def as_csv(shape: Shape) -> tuple[str, Render]:
         chosen = shape.meaning.chosen(scores)
         shown = shape.shown(scores)
         cells = [cell if isinstance(cell, str) else json.dumps(cell) for cell in _own(answer.record)]
-        if shape.tags:
+        if shape.found:
             return cast(str, write([*cells, json.dumps(_found(answer), ensure_ascii=False)]))
         if shape.meaning.choice is Choice.BEST:
             cells += [labels[chosen[0]], repr(scores[chosen[0]])]
@@ -166,13 +166,13 @@ def _own(record: Record) -> tuple[object, ...]:
 
 
 def _found(answer: Answer) -> list[dict[str, object]]:
-    return [entity._asdict() for entity in answer.entities]
+    return [stretch._asdict() for stretch in answer.found]
 
 
 def _header(shape: Shape) -> list[str]:
     names = list(shape.columns)
-    if shape.tags:
-        return [*names, ENTITIES]
+    if shape.found:
+        return [*names, shape.found]
     names += {Choice.BEST: ["label", "score"], Choice.EACH: ["labels"]}.get(shape.meaning.choice, [])
     if shape.top_k is None:
         return [*names, *(f"score_{label}" for label in shape.labels)]

@@ -206,7 +206,7 @@ def render_answers(done: Judged, wanted: HubParameters, *, alone: bool) -> bytes
         whole_words=wanted.align_to_words is not False,
         perhaps_none=bool(wanted.handle_impossible_answer),
     )
-    found = [outcome.answers(search) or [AnswerSpan(0.0, 0, 0, NO_ANSWER)] for outcome in done.outcomes]
+    found = [outcome.answers(search) or [AnswerSpan(NO_ANSWER, 0.0, 0, 0)] for outcome in done.outcomes]
     rows = ",".join([spans(best) if search.top_k > 1 else span(best[0]) for best in found])
     return (rows if alone else f"[{rows}]").encode()
 

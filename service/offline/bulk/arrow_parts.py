@@ -6,30 +6,31 @@ With `parquet` the only module that knows pyarrow. Columns are those of a table 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from service.bundle.passages import AnswerSpan
 from service.bundle.spans import Entity
 from service.bundle.tasks import THRESHOLD, Choice, Scores
 from service.offline.bulk.blocks import Block, Column
-from service.offline.writing import ENTITIES, Shape
+from service.offline.records import Found
+from service.offline.writing import ANSWERS, ENTITIES, Shape
 
 GROUP_ROWS = 65_536
 GROUP_BYTES = 32 * 2**20
 """A row group is written when it has so many rows or bytes, whichever comes first."""
 
-_ENTITY = pa.struct(
-    [
-        pa.field("label", pa.string()),
-        pa.field("score", pa.float64()),
-        pa.field("start", pa.int64()),
-        pa.field("end", pa.int64()),
-        pa.field("text", pa.string()),
-    ]
-)
+_KINDS = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+
+
+def _struct(stretch: type[Entity] | type[AnswerSpan]) -> Any:
+    return pa.struct([pa.field(name, _KINDS[kind]) for name, kind in get_type_hints(stretch).items()])
+
+
+_STRETCHES = {ENTITIES: _struct(Entity), ANSWERS: _struct(AnswerSpan)}
 
 
 class ArrowPart:
@@ -42,10 +43,10 @@ class ArrowPart:
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
         self._waiting: list[Any] = []
 
-    def write(self, block: Block, scores: Scores, entities: Sequence[tuple[Entity, ...]]) -> None:
+    def write(self, block: Block, scores: Scores, found: Sequence[Found]) -> None:
         """Some rows, and what the model says of them."""
         own = [_arrow(column, field.type) for column, field in zip(block.own, self._own, strict=True)]
-        said = [_entities(entities)] if self._shape.tags else _answers(self._shape, scores)
+        said = [_stretches(self._shape, found)] if self._shape.found else _answers(self._shape, scores)
         self._waiting.append(pa.Table.from_arrays([*own, *said], schema=self._schema))
         rows, size = (sum(getattr(table, name) for table in self._waiting) for name in ("num_rows", "nbytes"))
         if rows >= GROUP_ROWS or size >= GROUP_BYTES:
@@ -76,8 +77,8 @@ def _arrow(column: Column, kind: Any) -> Any:
 
 
 def _answer_fields(shape: Shape) -> list[Any]:
-    if shape.tags:
-        return [pa.field(ENTITIES, pa.list_(_ENTITY))]
+    if shape.found:
+        return [pa.field(shape.found, pa.list_(_STRETCHES[shape.found]))]
     number, name = pa.float64(), pa.string()
     fields = {
         Choice.BEST: [pa.field("label", name), pa.field("score", number)],
@@ -114,5 +115,6 @@ def _each(shape: Shape, scores: Scores) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends), names)
 
 
-def _entities(entities: Sequence[tuple[Entity, ...]]) -> Any:
-    return pa.array([[entity._asdict() for entity in found] for found in entities], pa.list_(_ENTITY))
+def _stretches(shape: Shape, found: Sequence[Found]) -> Any:
+    (field,) = _answer_fields(shape)
+    return pa.array([[stretch._asdict() for stretch in each] for each in found], field.type)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from service.bundle.errors import TextError
+from service.bundle.passages import Search
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.offline.bulk.blocks import Block, Reject
 from service.offline.bulk.ledger import Ledger
@@ -35,7 +36,7 @@ class Labourer:
         self._job = job
         self._request = job.plan.request
         self._bundle = _open(job)
-        self._scorer = Scorer(self._bundle, 1)
+        self._scorer = Scorer(self._bundle, 1, search=Search(self._request.top_k or 1))
         self._ledger = Ledger(job.folder, self._request.format)
         manifest = self._bundle.manifest
         self._shape = Shape(self._request.columns.all, manifest.labels, self._bundle.meaning, self._request.top_k)
@@ -122,7 +123,7 @@ class Labourer:
         except TextError:
             block = block.without(self._unreadable(block))
             window = self._scorer.begin(block.texts)
-        part.write(block, window.scores(), window.entities())
+        part.write(block, window.scores(), window.found())
         return block
 
     def _unreadable(self, block: Block) -> dict[int, str]:

@@ -8,11 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from service.bundle.spans import Entity
 from service.bundle.tasks import Scores
 from service.offline.bulk.blocks import Block, listed
 from service.offline.errors import OfflineError
-from service.offline.records import Answer, Record
+from service.offline.records import Answer, Found, Record
 from service.offline.writing import FORMATS, Shape
 
 PARQUET = "parquet"
@@ -22,7 +21,7 @@ KINDS = (*FORMATS, PARQUET)
 class Part(Protocol):
     """A file that is being written."""
 
-    def write(self, block: Block, scores: Scores, entities: Sequence[tuple[Entity, ...]]) -> None: ...
+    def write(self, block: Block, scores: Scores, found: Sequence[Found]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -34,11 +33,11 @@ class LinePart:
         self._stream = path.open("x", encoding="utf-8", newline="")
         self._stream.write(head)
 
-    def write(self, block: Block, scores: Scores, entities: Sequence[tuple[Entity, ...]]) -> None:
+    def write(self, block: Block, scores: Scores, found: Sequence[Found]) -> None:
         """Some rows, and what the model says of them."""
         kept = map(tuple, zip(*map(listed, block.own), strict=True))
         records = (Record(row, own[0], own[1:]) for row, own in zip(block.rows, kept, strict=True))
-        answers = map(Answer, records, scores.tolist(), entities)
+        answers = map(Answer, records, scores.tolist(), found)
         self._stream.writelines(map(self._render, answers))
 
     def close(self) -> None:
