@@ -8,7 +8,7 @@
 # Dev selects; `score` alone opens the test split of CoNLL (conll2003_en/test.conll.gz).
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python} RUNS=${RUNS:-runs}
-MODELS=${MODELS:-models} ROWS=${ROWS:-60000}
+MODELS=${MODELS:-models} ROWS=${ROWS:-60000} HIDDEN=${HIDDEN:-128}
 
 conll=$DATA/conll2003_en
 labelled=(--set "data.train=$conll/train.conll.gz" --set "data.dev=$conll/dev.conll.gz" --set data.text=text)
@@ -81,17 +81,21 @@ joint_teach() {
 joint_student() { # the bundle's name, and what differs from the recipe
   "$PYTHON" -m export distill export/recipes/mukherjee2020-wikiann.toml --models "$RUNS/joint" --work "$RUNS" \
     --set "name=$1" --set "teacher.model=$RUNS/joint-minilm" --set teacher.hidden.layer=4 --set student.dense=384 \
-    --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" \
-    --set student.embedding=128 --set student.hidden=256 --set training.batch_size=128 --set training.epochs=8 "${@:2}"
+    --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" --set student.embedding=128 \
+    --set "student.hidden=$HIDDEN" --set training.batch_size=128 --set training.epochs=6 --set training.patience=3 "${@:2}"
 }
 
-joint_distill() { joint_student joint-bilstm; }
+once="epochs=2" # of the stages that are not the logits'
 
-joint_ablation() { # as in the paper: labels alone (D0-S), with logits (D1), with hidden states (D2), in stages (D4.1)
-  joint_student joint-d0 --set 'stages=[{labels=1.0}]'
-  joint_student joint-d1 --set 'stages=[{logits=1.0,labels=1.0}]'
-  joint_student joint-d2 --set 'stages=[{representation=1.0,logits=1.0,labels=1.0}]'
-  joint_student joint-d41 --set 'stages=[{representation=1.0},{logits=1.0},{labels=1.0}]'
+joint_distill() { # in stages, all layers at once (D4.1 of the paper)
+  joint_student joint-bilstm --set "stages=[{representation=1.0, $once}, {logits=1.0}, {labels=1.0, $once}]"
+}
+
+joint_ablation() { # as in the paper: labels alone (D0-S), with logits (D1), with hidden states (D2), unfrozen one by one (D4.2)
+  joint_student joint-d0 --set 'stages=[{labels=1.0, epochs=20}]'
+  joint_student joint-d1 --set 'stages=[{logits=1.0, labels=1.0}]'
+  joint_student joint-d2 --set 'stages=[{representation=1.0, logits=1.0, labels=1.0}]'
+  joint_student joint-d42 --set "stages=[{representation=1.0, $once}, {logits=1.0, unfreeze=true, $once}, {labels=1.0, unfreeze=true, $once}]"
   "$PYTHON" -m export results "$RUNS/joint"
 }
 
