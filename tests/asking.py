@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels
+from service.api.questions import Answered
 from service.bundle.encoder import Text
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.tasks import FUNCTIONS, Function
@@ -31,9 +32,9 @@ def serving_zoo(zoo: Path, *flags: str) -> Iterator[Running]:
         yield server
 
 
-def scores_of(row: OneLabel | SeveralLabels | Numbers | Entities) -> dict[str, float]:
+def scores_of(row: OneLabel | SeveralLabels | Numbers | Entities | Answered) -> dict[str, float]:
     """Of a row that has scores of labels."""
-    assert not isinstance(row, Entities)
+    assert not isinstance(row, Entities | Answered)
     return row.scores
 
 

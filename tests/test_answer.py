@@ -12,12 +12,12 @@ import tritonclient.http as triton
 from huggingface_hub import InferenceClient
 
 from service.bundle.manifest import EDGES, Role, SealedManifest, Task
-from service.bundle.passages import AnswerSpan, Search, answers
-from service.bundle.rows import Passage
+from service.bundle.passages import AnswerSpan, Search
 from service.bundle.runtime import open_bundle
 from service.routes.answer import AnswerResponse
 from service.routes.hub import HubAnswers
 from tests import toy
+from tests.answering import alone
 from tests.running import Running, serving
 
 QUESTION = "good ?"
@@ -46,9 +46,7 @@ def client(server: Running) -> Iterator[httpx2.Client]:
 
 def wanted(models: Path, context: str, search: Search) -> list[AnswerSpan]:
     """What the bundle says, each part of the context run by itself."""
-    bundle = open_bundle(models / "asks" / "1")
-    rows = [row for row in bundle.encoder.encode([(QUESTION, context)]) if isinstance(row, Passage)]
-    return answers(rows, [bundle.run([row])[0] for row in rows], search)
+    return alone(open_bundle(models / "asks" / "1"), QUESTION, context, search)
 
 
 def asked(contexts: list[str]) -> list[dict[str, str]]:
@@ -125,6 +123,7 @@ def test_tritons_client_reads_them(server: Running, models: Path) -> None:
     [
         ("/v1/classify", {"model": "asks", "input": [{"text": "a", "text_pair": "b"}]}, "asks@1 answers questions"),
         ("/v1/compare", {"student": "asks", "input": [{"text": "a", "text_pair": "b"}]}, "ask /v1/answer"),
+        ("/v1/compare", {"student": "toy", "input": asked(["a"])}, "toy@1 makes no vectors and answers no questions"),
         ("/v1/answer", {"model": "toy", "input": asked(["a"])}, "toy@1 makes no vectors and answers no questions"),
         ("/v1/answer", {"input": []}, "at least one"),
         ("/v1/answer", {"input": {"question": "a"}}, "context"),

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.bundle.manifest import EDGES, Role, Task
-from service.bundle.passages import AnswerSpan, Search, answers
-from service.bundle.rows import Passage
+from service.bundle.passages import AnswerSpan, Search
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.offline.records import Record
 from service.offline.scoring import Scorer, Sizes
 from tests import toy
+from tests.answering import alone
 from tests.bulking import rows
 from tests.running import command
 from tests.tables import write
@@ -46,12 +46,6 @@ def bundle(models: Path) -> OpenBundle:
     return open_bundle(models / "asks" / "1")
 
 
-def alone(bundle: OpenBundle, asked: tuple[str, str], search: Search) -> list[AnswerSpan]:
-    """Each part of the text run by itself."""
-    parts = [row for row in bundle.encoder.encode([asked]) if isinstance(row, Passage)]
-    return answers(parts, [bundle.run([part])[0] for part in parts], search)
-
-
 def classified(models: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     return command("classify", "--models", str(models), *map(str, arguments))
 
@@ -70,7 +64,7 @@ def test_each_is_answered_as_if_it_were_alone(bundle: OpenBundle, batch: list[tu
         done = list(scorer.answers(iter(records), "here"))
     assert [answer.record for answer in done] == records
     for answer, (question, context) in zip(done, (*batch, *QUESTIONS), strict=True):
-        assert_alike([stretch._asdict() for stretch in answer.found], alone(bundle, (question, context), search))
+        assert_alike([stretch._asdict() for stretch in answer.found], alone(bundle, question, context, search))
 
 
 @pytest.mark.parametrize("top_k", [None, 3])
@@ -83,7 +77,7 @@ def test_a_file_of_questions_is_answered(top_k: int | None, models: Path, tmp_pa
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line | {"answers": None} for line in lines] == [row | {"answers": None} for row in TABLE]
     for line, asked in zip(lines, QUESTIONS, strict=True):
-        assert_alike(line["answers"], alone(bundle, asked, Search(top_k or 1)))
+        assert_alike(line["answers"], alone(bundle, *asked, Search(top_k or 1)))
     assert lines[-1]["answers"] == []  # of an empty text
 
 

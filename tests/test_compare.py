@@ -10,19 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.api.questions import Answered
 from service.bundle.manifest import Role, Task
+from service.bundle.passages import Search
+from service.bundle.runtime import open_bundle
 from service.bundle.tasks import TASKS
 from service.oversight.compare import agreements
 from service.predictors import Outcome
 from service.routes.compare import CompareResponse, LabelsBeside, NumbersBeside, SetsBeside
 from service.settings import Settings
 from tests import toy
+from tests.answering import alone, publish_both
 from tests.asking import scores_of
 from tests.pairing import TEXTS, Beside, calibration, hold_teachers, publish_student, publish_teacher
 from tests.running import PATIENCE_S, client_of, opened, serving
 
 NAMES = ("red", 'very "red"', "green ✓", "blue")
 PERMUTED = (toy.LABELS[2], toy.LABELS[0], toy.LABELS[1])
+ANSWERED = ("a film", "a very dull film . goodness", "the film is not bad , but " * 30, "", "it was good and bright")
 TASKS_OF = {"toy": Task.SINGLE_LABEL, "many": Task.MULTI_LABEL, "stars": Task.REGRESSION}
 
 
@@ -167,6 +172,36 @@ def test_pairs_of_texts_are_compared_too(client: httpx2.Client) -> None:
     assert done.teacher.model == "twins-teacher@1"
     status, why = refused(client, student="twins", input="good")
     assert (status, "reads pairs" in why) == (422, True)
+
+
+def test_answers_to_questions_are_held_against_each_other(tmp_path: Path) -> None:
+    publish_both(tmp_path)
+    questions = [{"question": "good ?", "context": context} for context in ANSWERED]
+    with serving(tmp_path, "--default", "asks") as server, server.client() as client:
+        done = compare(client, input=questions)
+        one = compare(client, input=questions[0])
+    assert (done.student.model, done.teacher.model) == ("asks@1", "asks-teacher@1")
+    both = []
+    for side, name in ((done.student, "asks"), (done.teacher, "asks-teacher")):
+        bundle = open_bundle(tmp_path / name / "1")
+        wanted = [alone(bundle, "good ?", context, Search()) for context in ANSWERED]
+        for row, answers in zip(side.data, wanted, strict=True):
+            assert isinstance(row, Answered)
+            assert [(found.answer, found.start, found.end) for found in row.answers] == [
+                (answer.answer, answer.start, answer.end) for answer in answers
+            ]
+        both.append([{place for answer in answers for place in range(answer.start, answer.end)} for answers in wanted])
+    shares = [
+        len(ours & theirs) / len(ours | theirs) if ours | theirs else 1 for ours, theirs in zip(*both, strict=True)
+    ]
+    assert 0 < sum(shares) < len(shares)
+    for beside, share in zip(done.data, shares, strict=True):
+        assert isinstance(beside, SetsBeside)
+        assert beside.agree == (share == 1)
+        assert beside.share == pytest.approx(share)
+    assert done.agreement is not None
+    assert (done.agreement.rows, done.agreement.agreed) == (len(shares), shares.count(1))
+    assert one.data[0] == done.data[0]
 
 
 @pytest.mark.parametrize(

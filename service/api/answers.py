@@ -9,8 +9,9 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from service.api.entities import listed
+from service.api.entities import listed, spans
 from service.api.exchange import Wire
+from service.bundle.passages import BEST_ANSWER
 from service.bundle.tasks import THRESHOLD, Choice, Meaning
 from service.errors import InvalidRequest
 from service.oversight.strategy import Fate, Server
@@ -93,7 +94,7 @@ class Timing(Wire):
 
 
 def data(predictor: Predictor, outcomes: Sequence[Outcome], top_k: int | None, fates: Sequence[Fate] | None) -> str:
-    """The list of rows: OneLabel, SeveralLabels, Numbers or Entities as the model's task has it.
+    """The list of rows: OneLabel, SeveralLabels, Numbers, Entities or Answered as the model's task has it.
 
     Raises InvalidRequest for a `top_k` where there are no scores of labels.
     """
@@ -102,6 +103,9 @@ def data(predictor: Predictor, outcomes: Sequence[Outcome], top_k: int | None, f
         if top_k is not None:
             raise InvalidRequest.at("top_k", no_labels(predictor))
         rows = [f'{{"index":{index},"entities":{listed(outcome.entities)}}}' for index, outcome in enumerate(outcomes)]
+    elif meaning.choice is Choice.ANSWER:
+        found = [outcome.answers(BEST_ANSWER) for outcome in outcomes]
+        rows = [f'{{"index":{index},"answers":{spans(answers)}}}' for index, answers in enumerate(found)]
     else:
         said = _SAID[meaning.choice]
         rows = [

@@ -1,11 +1,12 @@
 """Questions with the texts in which their answers stand, as requests write them, and the answers. It knows nothing of
 models."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
-from service.api.exchange import TextPair, Wire
+from service.api.exchange import TAGS, TextPair, Texts, Wire
 
 
 class Question(Wire):
@@ -29,6 +30,13 @@ class SpanFound(Wire):
     end: int = Field(description="The character behind its last")
 
 
+class Answered(Wire):
+    """What was found for one question."""
+
+    index: int = Field(description="Place of the question in the input")
+    answers: tuple[SpanFound, ...] = Field(description="The best first; none where the context is empty")
+
+
 QUESTION, QUESTIONS = ASKED = ("one question", "many questions")
 
 
@@ -46,3 +54,25 @@ def asks(value: object) -> bool:
     """Is this a question, or a list of them, and no text?"""
     first = value[0] if isinstance(value, list | tuple) and value else value
     return isinstance(first, Question) or (isinstance(first, dict) and "question" in first)
+
+
+TEXTS, ASKING = "texts", "questions"
+UNSAID = (*TAGS, *ASKED, TEXTS, ASKING)
+"""Parts of a place in a request that are ours and not the client's."""
+
+TextsOrQuestions = Annotated[
+    Annotated[Texts, Tag(TEXTS)] | Annotated[Questions, Tag(ASKING)],
+    Discriminator(lambda value: ASKING if asks(value) else TEXTS),
+]
+PAIRS_BY = '; write {"text": ..., "text_pair": ...}, or {"question": ..., "context": ...}, for each'
+
+
+def texts_of(
+    inputs: Question | Sequence[Question] | str | TextPair | Sequence[str] | Sequence[TextPair],
+) -> str | TextPair | Sequence[str] | Sequence[TextPair]:
+    """As a model reads them."""
+    if isinstance(inputs, Question):
+        return inputs.pair
+    if not isinstance(inputs, str | TextPair):
+        return [each.pair if isinstance(each, Question) else each for each in inputs]  # type: ignore[return-value]
+    return inputs

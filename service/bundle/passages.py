@@ -31,6 +31,9 @@ class Search:
     perhaps_none: bool = False  # that there is no answer is one too
 
 
+BEST_ANSWER = Search()
+
+
 class AnswerSpan(NamedTuple):
     """A stretch of the text."""
 
@@ -71,6 +74,16 @@ def answers(rows: Sequence[Passage], logits: Sequence[Logits], search: Search) -
     if search.perhaps_none:
         found[0, 0] = AnswerSpan(NO_ANSWER, nowhere, 0, 0)
     return sorted(found.values(), key=lambda answer: -answer.score)[: search.top_k]
+
+
+def shared(one: Sequence[AnswerSpan], other: Sequence[AnswerSpan]) -> float:
+    """Of the characters in the best answer of either, the share that both have; 1 where neither has any."""
+    ours, theirs = ({*range(each.start, each.end)} for each in (_first(one), _first(other)))
+    return len(ours & theirs) / len(ours | theirs) if ours or theirs else 1.0
+
+
+def _first(found: Sequence[AnswerSpan]) -> AnswerSpan:
+    return found[0] if found else AnswerSpan(NO_ANSWER, 0.0, 0, 0)
 
 
 def _likely(row: Passage, logits: Logits) -> Scores:

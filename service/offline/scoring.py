@@ -14,7 +14,7 @@ import numpy as np
 
 from service.bundle.encoder import Row
 from service.bundle.errors import TextError
-from service.bundle.passages import Search, answers, of_texts
+from service.bundle.passages import BEST_ANSWER, Search, answers, of_texts
 from service.bundle.rows import Spanned
 from service.bundle.runtime import OpenBundle
 from service.bundle.spans import Tag, entities
@@ -31,9 +31,6 @@ class Sizes:
     window_chars: int = 4 * 2**20
     batch_rows: int = 64
     batch_tokens: int = 8192
-
-
-BEST_ANSWER = Search()
 
 
 class Window:

@@ -6,7 +6,8 @@ It knows predictors and scores. It knows nothing of HTTP or of the shape of an a
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.bundle.spans import shared
+from service.bundle import passages, spans
+from service.bundle.passages import BEST_ANSWER
 from service.bundle.tasks import Choice, Meaning
 from service.catalogue import Shelf
 from service.errors import InvalidRequest, NoTeacher
@@ -72,14 +73,16 @@ def agreements(meaning: Meaning, ours: Sequence[Outcome], theirs: Sequence[Outco
     """Of each row the share of decisions in which both agree.
 
     Where one label is chosen it is the one decision; where each label holds or not, there are as many as labels; where
-    entities are marked, as many as either finds.
+    entities are marked, as many as either finds; of answers to questions, each character of either.
     """
     return [_agreement(meaning, one, other) for one, other in zip(ours, theirs, strict=True)]
 
 
 def _agreement(meaning: Meaning, ours: Outcome, theirs: Outcome) -> float:
     if meaning.choice is Choice.SPANS:
-        return shared(ours.entities, theirs.entities)
+        return spans.shared(ours.entities, theirs.entities)
+    if meaning.choice is Choice.ANSWER:
+        return passages.shared(ours.answers(BEST_ANSWER), theirs.answers(BEST_ANSWER))
     mine, other = set(meaning.chosen(ours.scores)), set(meaning.chosen(theirs.scores))
     if meaning.choice is Choice.BEST:
         return float(mine == other)

@@ -8,7 +8,7 @@ from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
 from service.api.entities import spans
 from service.api.exchange import Ask, Desk, Wants, Wire, headers_of
-from service.api.questions import ASKED, Question, Questions, SpanFound
+from service.api.questions import ASKED, Answered, Question, Questions
 from service.bundle.passages import Search
 from service.bundle.tasks import Choice
 from service.errors import OURS
@@ -29,13 +29,6 @@ class AnswerRequest(Wire):
     max_answer_tokens: int = Field(Search().longest, ge=1, le=512, description="Tokens of an answer")
     no_answer: bool = Field(False, description="That the context has no answer is one too: an empty one")
     truncate: bool = Field(True, description="false: refuse a question that would be cut (422)")
-
-
-class Answered(Wire):
-    """What was found for one question."""
-
-    index: int = Field(description="Place of the question in the input")
-    answers: tuple[SpanFound, ...] = Field(description="The best first; none where the context is empty")
 
 
 class AnswerResponse(Wire):

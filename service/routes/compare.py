@@ -7,7 +7,8 @@ from pydantic import Field
 
 from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Desk, Texts, Wire
+from service.api.exchange import Ask, Desk, Wants, Wire
+from service.api.questions import PAIRS_BY, UNSAID, Answered, TextsOrQuestions, asks, texts_of
 from service.bundle.tasks import Choice
 from service.errors import OURS
 from service.oversight.cascade import sureness
@@ -26,9 +27,10 @@ class CompareRequest(Wire):
     teacher: str | None = Field(
         None, description="Any model with the same task and labels; unset: the teacher that belongs to the student"
     )
-    input: Texts = Field(
-        description="One text or a list of texts; for models that read pairs, one pair or a list of pairs. "
-        "A list is always a batch, never a pair."
+    input: TextsOrQuestions = Field(
+        description="One text or a list of texts; for models that read pairs, one pair or a list of pairs; for those "
+        "that answer questions, one question with its context or a list of them. A list is always a batch, never a "
+        "pair."
     )
     truncate: bool = Field(True, description="false: refuse a text with more tokens than one of the models reads (422)")
 
@@ -38,7 +40,7 @@ class Side(Wire):
 
     model: str = Field(description="name@version")
     digest: str = Field(description="The seal of its bundle")
-    data: tuple[OneLabel | SeveralLabels | Numbers | Entities, ...] = Field(
+    data: tuple[OneLabel | SeveralLabels | Numbers | Entities | Answered, ...] = Field(
         description="Scores in the order of the student's labels"
     )
     usage: Usage
@@ -49,10 +51,11 @@ class Agreement(Wire):
     """How far both say the same."""
 
     rows: int
-    agreed: int = Field(description="Rows on which both choose the same labels, or find the same entities")
+    agreed: int = Field(description="Rows on which both choose the same labels, or find the same entities or answer")
     share: float = Field(
         description="Share of equal decisions: rows with the same label; where each label holds or not, "
-        "labels on which both decide alike; where entities are marked, those that both find of all that either finds"
+        "labels on which both decide alike; where entities are marked, those that both find of all that either finds; "
+        "of answers to questions, characters in both of those in either"
     )
 
 
@@ -67,11 +70,13 @@ class LabelsBeside(Wire):
 
 
 class SetsBeside(Wire):
-    """One text, where each label holds or not, or where entities are marked."""
+    """One text, where each label holds or not, or where entities or answers are found."""
 
     index: int = Field(description="Place of the text in the input")
     agree: bool
-    share: float = Field(description="Of labels on which both decide alike, or of entities that both find")
+    share: float = Field(
+        description="Of labels on which both decide alike, of entities that both find, or of characters in both answers"
+    )
 
 
 class NumbersBeside(Wire):
@@ -94,10 +99,11 @@ def route(desk: Desk) -> HotRoute:
     """The endpoint with its description."""
 
     async def work(call: Call) -> Reply:
-        asked = desk.receive(call, CompareRequest)
-        done = await desk.compare(
-            call, Ask(asked.input, "input", asked.student, truncate=asked.truncate), asked.teacher
-        )
+        asked = desk.receive(call, CompareRequest, UNSAID)
+        wants = Wants.ANSWERS if asks(asked.input) else Wants.LABELS
+        texts = texts_of(asked.input)
+        ask = Ask(texts, "input", asked.student, truncate=asked.truncate, pairs_by=PAIRS_BY, wants=wants)
+        done = await desk.compare(call, ask, asked.teacher)
         return Reply(render(done), headers=[done.student.digest])
 
     endpoint = desk.endpoint(work, OURS, PATH)
@@ -158,5 +164,5 @@ def _numbers(done: Compared, _shares: Sequence[float]) -> list[str]:
 _SPELT = ("false", "true")
 
 _BESIDE: MappingProxyType[Choice, Callable[[Compared, Sequence[float]], list[str]]] = MappingProxyType(
-    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers, Choice.SPANS: _sets}
+    {Choice.BEST: _labels, Choice.EACH: _sets, Choice.NONE: _numbers, Choice.SPANS: _sets, Choice.ANSWER: _sets}
 )

@@ -10,13 +10,13 @@ from operator import itemgetter
 from typing import Annotated, Literal, NoReturn
 
 import numpy as np
-from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+from pydantic import ConfigDict, Field, RootModel, model_validator
 from pydantic_core import to_json
 
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped, span, spans
-from service.api.exchange import TAGS, Ask, Desk, TextPair, Texts, Wants, Wire, headers_of
-from service.api.questions import ASKED, Question, Questions, SpanFound, asks
+from service.api.exchange import Ask, Desk, TextPair, Wants, Wire, headers_of
+from service.api.questions import PAIRS_BY, UNSAID, Question, SpanFound, TextsOrQuestions, texts_of
 from service.bundle.manifest import OUTSIDE
 from service.bundle.passages import NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
@@ -60,18 +60,10 @@ class HubParameters(Wire):
         return {name: value for name, value in sent.items() if value is not None} if isinstance(sent, dict) else sent
 
 
-TEXTS, ASKING = "texts", "questions"
-UNSAID = (*TAGS, *ASKED, TEXTS, ASKING)
-HubInputs = Annotated[
-    Annotated[Texts, Tag(TEXTS)] | Annotated[Questions, Tag(ASKING)],
-    Discriminator(lambda value: ASKING if asks(value) else TEXTS),
-]
-
-
 class HubRequest(Wire):
     """Texts to classify, for the default model."""
 
-    inputs: HubInputs = Field(
+    inputs: TextsOrQuestions = Field(
         description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs; for one "
         "that answers questions, one question with its context or a list of them. A list is always a batch, never a "
         "pair."
@@ -135,8 +127,9 @@ def routes(desk: Desk) -> list[HotRoute]:
 
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, HubRequest, UNSAID)
-        texts, alone = _read(asked.inputs)
-        done = await desk.classify(call, Ask(texts, "inputs", wants=Wants.ANY, pairs_by=PAIRS_BY))
+        alone = isinstance(asked.inputs, str | TextPair | Question)
+        ask = Ask(texts_of(asked.inputs), "inputs", wants=Wants.ANY, pairs_by=PAIRS_BY)
+        done = await desk.classify(call, ask)
         wanted = asked.parameters or DEFAULTS
         if done.predictor.bundle.meaning.choice is Choice.ANSWER:
             return Reply(render_answers(done, wanted, alone=alone), headers=headers_of(done))
@@ -160,18 +153,6 @@ def routes(desk: Desk) -> list[HotRoute]:
 
 
 DEFAULTS = HubParameters()
-PAIRS_BY = '; write {"text": ..., "text_pair": ...}, or {"question": ..., "context": ...}, for each'
-
-
-def _read(
-    inputs: Question | Sequence[Question] | str | TextPair | Sequence[str] | Sequence[TextPair],
-) -> tuple[str | TextPair | Sequence[str] | Sequence[TextPair], bool]:
-    """What the model reads; and whether it was no list."""
-    if isinstance(inputs, Question):
-        return inputs.pair, True
-    if not isinstance(inputs, str | TextPair):
-        return [each.pair if isinstance(each, Question) else each for each in inputs], False  # type: ignore[return-value]
-    return inputs, True
 
 
 def render(done: Judged, wanted: HubParameters) -> bytes:

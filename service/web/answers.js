@@ -137,6 +137,10 @@ function answerCell(answer, who, row) {
   if (answer.entities) {
     return [element("p", { class: "said" }, countOf(answer.entities)), markedText(row, answer.entities)];
   }
+  if (answer.answers) {
+    const found = answer.answers.map((each) => ({ ...each, text: each.answer, label: "answer" }));
+    return [element("p", { class: "said" }, found[0]?.text || "no answer"), markedText(row.text_pair, found)];
+  }
   const labels = labelsOf(answer);
   const said = labels === null ? null : element("p", { class: "said" }, labels.join(", ") || "no label");
   return [said, scoreBars(answer, who)].filter(Boolean);

@@ -1,6 +1,8 @@
 // Asks the service. Every refusal becomes a Refusal; paths are relative, so that a prefix of a proxy stays in front.
 
 import { currentKey } from "./key.js";
+import { ANSWERING } from "./models.js";
+import { asQuestion } from "./texts.js";
 
 /** The service said no, or nothing at all (status 0). */
 export class Refusal extends Error {
@@ -22,16 +24,19 @@ export function traffic() {
 }
 
 /** What a request for these models is: its path and its body. */
-export function requestFor(student, teacher, input) {
+export function requestFor(student, teacher, rows) {
+  const model = student ?? teacher;
+  const asks = model.task === ANSWERING;
+  const input = asks ? rows.map(asQuestion) : rows;
   if (student && teacher) {
     return { path: "v1/compare", body: { input, student: student.id, teacher: teacher.id } };
   }
-  return { path: "v1/classify", body: { input, model: (student ?? teacher).id } };
+  return { path: asks ? "v1/answer" : "v1/classify", body: { input, model: model.id } };
 }
 
 /** The answers of both models as {student, teacher, agreement, data}; of one model alone, null for the rest. */
-export async function answersTo(student, teacher, input) {
-  const { path, body } = requestFor(student, teacher, input);
+export async function answersTo(student, teacher, rows) {
+  const { path, body } = requestFor(student, teacher, rows);
   const answer = await ask("POST", path, body);
   if (student && teacher) {
     return answer;

@@ -5,7 +5,7 @@ import { Refusal, answersTo, requestFor, servedModels } from "./api.js";
 import { byId } from "./elements.js";
 import { askForKey, keyIsGood, openKeyField } from "./key.js";
 import { openLive, startLive, stopLive } from "./live.js";
-import { chosenStudent, chosenTeacher, followChoices, offer, offered, textsInRow } from "./models.js";
+import { answerQuestions, chosenStudent, chosenTeacher, followChoices, offer, offered, textsInRow } from "./models.js";
 import { LineProblem, countOf, rowsOf } from "./texts.js";
 
 let asking = false;
@@ -77,10 +77,11 @@ function complain(what) {
 
 function describeInput() {
   const pairs = textsInRow() === 2;
+  const what = answerQuestions() ? "question with its context" : "pair";
   byId("texts-hint").textContent = pairs
-    ? "One pair a line, with \u201C ||| \u201D or a tab between its two texts. Ctrl + Enter asks."
+    ? `One ${what} a line, with \u201C ||| \u201D or a tab between its two texts. Ctrl + Enter asks.`
     : "One text a line; blank lines are left out. Ctrl + Enter asks.";
-  byId("ask-button").textContent = chosenStudent() && chosenTeacher() ? "Compare" : "Classify";
+  byId("ask-button").textContent = chosenStudent() && chosenTeacher() ? "Compare" : answerQuestions() ? "Answer" : "Classify";
   count();
 }
 

@@ -2,12 +2,14 @@
 
 import { byId, element } from "./elements.js";
 
+export const ANSWERING = "question-answering";
+
 let served = [];
 
 /** Fill both lists with these models, as `GET /v1/models` gives them; what was chosen before stays if it is there. */
 export function offer(models) {
   served = models.map((model) => ({ ...model, id: `${model.name}@${model.version}` }));
-  const students = served.filter((model) => model.role === "student" && classifies(model));
+  const students = served.filter((model) => model.role === "student" && saysSomething(model));
   const usual = students.find((model) => model.default) ?? students[0];
   fill(byId("student"), students, students.length ? null : "none is served", usual);
   offerTeachers();
@@ -44,7 +46,7 @@ export function textsInRow() {
 
 function offerTeachers() {
   const student = chosenStudent();
-  const others = served.filter((model) => model.role === "teacher" && classifies(model));
+  const others = served.filter((model) => model.role === "teacher" && saysSomething(model));
   const teachers = others.filter((model) => student === null || alike(student, model));
   const own = teachers.find((model) => student && [model.id, model.name].includes(student.teacher)) ?? teachers[0];
   const nobody = student ? (teachers.length ? "none: the student alone" : "none is served") : null;
@@ -53,9 +55,14 @@ function offerTeachers() {
   byId("no-teacher-of").textContent = student?.name ?? "";
 }
 
+/** Do the models that were chosen answer questions? */
+export function answerQuestions() {
+  return (chosenStudent() ?? chosenTeacher())?.task === ANSWERING;
+}
+
 /** Does it say something of a text? A vector is nothing to look at. */
-function classifies(model) {
-  return model.task !== "embedding" && model.task !== "question-answering";
+function saysSomething(model) {
+  return model.task !== "embedding";
 }
 
 /** Do both say the same of the same texts? */

@@ -25,6 +25,11 @@ export function spoken(row) {
   return typeof row === "string" ? [row] : [row.text, row.text_pair];
 }
 
+/** The same row as a question, for models that answer them. */
+export function asQuestion({ text, text_pair }) {
+  return { question: text, context: text_pair };
+}
+
 function pairOf({ line, number }) {
   const parts = line.split(BETWEEN);
   if (parts.length !== 2) {
