@@ -45,6 +45,7 @@ TENSORS = st.lists(st.text(max_size=50), min_size=1, max_size=5).map(
 FITTING: Mapping[str, dict[str, object]] = {
     "/predict": {"inputs": "good"},
     "/": {"inputs": "good"},
+    "/v1/compare": {"input": "good"},
     "/v1/answer": {"input": {"question": "good ?", "context": "a film"}},
 }
 LISTED = 20  # failures in the report
