@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from export.objectives import UNLABELLED
 from export.tags import Words
+from export.unlabelled import UNLABELLED
 from service.bundle.manifest import BEGIN, INSIDE, OUTSIDE
 from service.bundle.rows import Spanned
 from service.bundle.spans import Tag

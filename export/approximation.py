@@ -17,7 +17,6 @@ from export.errors import OptionError, RecipeError
 from export.initial import new_student
 from export.labelling import Elsewhere, label
 from export.methods import wu2020
-from export.objectives import UNLABELLED
 from export.pretrained import RECIPE
 from export.publish import Reads, encoder_of
 from export.recipe import ApproximateRecipe, as_toml, fingerprint
@@ -27,6 +26,7 @@ from export.students import Form
 from export.teacher import PlainTeacher
 from export.training import Stage, fit, judge_by
 from export.transfer import TransferSet, encode_texts, tokens_of
+from export.unlabelled import UNLABELLED
 from export.vocabulary import vocabulary_of
 from service.cluster import Cluster
 

@@ -15,7 +15,7 @@ from export.errors import ModelError, OptionError
 from export.metrics import METRICS, Found, Labels, Logits, Targets, count_rows, decisions
 from export.pair import name_of, teacher_columns
 from export.tags import Words
-from export.tasks import Marks, marks_of, targets_of, words_of
+from export.targets import Marks, marks_of, targets_of, words_of
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Manifest, Precision, Task
 from service.bundle.rows import Spanned

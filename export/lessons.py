@@ -27,7 +27,7 @@ from export.answers import edges, nearness, passages
 from export.datasets import Dataset, Example
 from export.metrics import selecting
 from export.recipe import TeachRecipe
-from export.tasks import answers_of, targets_of, words_of
+from export.targets import answers_of, targets_of, words_of
 from export.teacher import reader, tokenized
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Task

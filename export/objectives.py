@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from export.loss import Loss, added
 from export.signals import Output, Target
-
-UNLABELLED = -100
+from export.unlabelled import UNLABELLED
 
 ObjectiveFunction = Callable[[Output, Target], Loss]
 

@@ -32,7 +32,7 @@ from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
 from export.sections import HiddenStates, Section, Student
 from export.signals import Output, hidden_parts
-from export.tasks import Marks, marks_of, targets_of
+from export.targets import Marks, marks_of, targets_of
 from export.teacher import Teacher
 from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import graphs_of, teacher_graph

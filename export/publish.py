@@ -16,7 +16,7 @@ from export.evaluation import Report, Wander, agreement, asked, likeness, report
 from export.metrics import Logits, Targets
 from export.profiles import Seen
 from export.progress import console
-from export.tasks import Marks
+from export.targets import Marks
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import (

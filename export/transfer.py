@@ -17,13 +17,13 @@ from export.data import Data
 from export.datasets import Dataset, Label
 from export.errors import DataError, ModelError
 from export.metrics import Targets
-from export.objectives import UNLABELLED
 from export.progress import console
 from export.sections import Transfer
 from export.sentences import shaped_rows
 from export.signals import Pieces, Signals, Target, stretches
 from export.tags import Words
-from export.tasks import LEARNING
+from export.targets import TARGETS
+from export.unlabelled import UNLABELLED
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Task
 from service.bundle.rows import Joined, Passage, Spanned, Twins
@@ -174,7 +174,7 @@ def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data,
     if signals.pieces is not None:
         return _encode_pieces(encoder, texts, signals, signals.pieces, going_on(data.labels), pad_id)
     rows = [row for group in texts.groups for row in encode_texts(encoder, group)]
-    targets = LEARNING[data.task].targets(texts.labels, len(data.labels))
+    targets = TARGETS[data.task](texts.labels, len(data.labels))
     return TransferSet(tokens_of(rows, pad_id), signals, targets)
 
 

@@ -25,7 +25,7 @@ from export.publish import Called, Reads, Reference, Trained, encoder_of, free_p
 from export.recipe import as_toml, read_pretraining
 from export.student_graphs import student_graph
 from export.students import BiLSTMEncoder
-from export.tasks import targets_of
+from export.targets import targets_of
 from export.teacher import PlainTeacher, pooled, without_padding
 from export.to_onnx import encoder_graph, fast_graph
 from service.bundle.encoder import Text

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from export.alignment import first_pieces, going_on, partners, piece_tags, places_of, word_logits
-from export.objectives import UNLABELLED
 from export.pretrained import load_tokenizer
 from export.publish import Reads, encoder_of
 from export.sections import Student
 from export.tags import Words, spans_of
 from export.teacher import pieces_of, reader
+from export.unlabelled import UNLABELLED
 from export.vocabulary import vocabulary_of
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Network, Task

@@ -132,7 +132,9 @@ RULES = (
     Rule("an image is verified before anything is installed", "deploy/", only=("image",)),
     Rule("signals are arrays", "export/signals.py", only=("torch", "numpy")),
     Rule(
-        "objectives are torch and nothing else", "export/objectives.py", only=("torch", "export.signals", "export.loss")
+        "objectives are torch and nothing else",
+        "export/objectives.py",
+        only=("torch", "export.signals", "export.loss", "export.unlabelled"),
     ),
     Rule("a loss is torch and nothing else", "export/loss.py", only=("torch",)),
     Rule("students are torch and nothing else", "export/students.py", only=("torch", "export.signals")),
@@ -337,6 +339,14 @@ def run_blocked(statement: str) -> subprocess.CompletedProcess[str]:
 def test_the_service_starts_where_the_workshop_is_not_installed() -> None:
     finished = run_blocked("import service.app, service.bench.engine")
     assert finished.returncode == 0, finished.stderr
+
+
+def test_measuring_bundles_waits_for_no_torch() -> None:
+    statement = "import sys, export.evaluation, export.calibrate, export.cascade, export.promote; print(*sys.modules)"
+    finished = subprocess.run(
+        [sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not {"torch", "transformers", "onnx", "datasets"} & set(finished.stdout.split())
 
 
 @pytest.mark.parametrize("module", WORKSHOP)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from export import card
 from export.datasets import CELLS
 from export.metrics import METRICS, count_rows, find_entities, selecting
+from export.targets import TARGETS
 from export.tasks import LEARNING
 from service.bundle.manifest import FEWEST_LABELS, Task
 from service.bundle.spans import Tag
@@ -85,7 +86,7 @@ def test_the_rows_of_words_are_counted() -> None:
 
 def test_every_task_has_all_its_halves() -> None:
     served: tuple[Collection[Task], ...] = (TASKS, FEWEST_LABELS, card.TASKS)
-    learnt: tuple[Collection[Task], ...] = (LEARNING, METRICS, CELLS)
+    learnt: tuple[Collection[Task], ...] = (LEARNING, TARGETS, METRICS, CELLS)
     assert [set(table) for table in served] == [set(Task)] * 3
     for table in learnt:
         assert set(table) == set(Task) - {Task.EMBEDDING}  # a vector has no label from which it could be learnt

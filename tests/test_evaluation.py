@@ -13,7 +13,7 @@ from export.datasets import Columns, Example
 from export.errors import DataError, ModelError
 from export.evaluation import BATCH, evaluate, predict, report, run_batches, wander
 from export.metrics import METRICS, Metric, accuracy, decisions, macro_f1, micro_f1
-from export.tasks import targets_of
+from export.targets import targets_of
 from service.bundle.errors import MissingFile
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle

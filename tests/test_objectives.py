@@ -9,7 +9,6 @@ from torch import Tensor
 from export.objectives import (
     REPRESENTATION,
     SOFT,
-    UNLABELLED,
     ObjectiveFunction,
     binary_cross_entropy,
     binary_cross_entropy_or_teacher,
@@ -24,6 +23,7 @@ from export.objectives import (
     weighted,
 )
 from export.signals import Output, Target
+from export.unlabelled import UNLABELLED
 
 SOFTS = {f"{name}, T = {temperature}": make(temperature) for name, make in SOFT.items() for temperature in (1.0, 3.0)}
 HARDS: dict[str, ObjectiveFunction] = {"labels": cross_entropy, "labels or argmax": cross_entropy_or_argmax}

@@ -21,7 +21,7 @@ from export.publish import (
     publish,
     versions,
 )
-from export.tasks import targets_of
+from export.targets import targets_of
 from service.bundle.errors import BundleExists, GraphMismatch
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 from service.bundle.runtime import open_bundle, open_graph

@@ -17,7 +17,6 @@ from export.datasets import Columns, Names, read_examples
 from export.fine_tuning import fine_tune
 from export.initial import new_student
 from export.labelling import label
-from export.objectives import UNLABELLED
 from export.pipeline import Places, adopt, distill
 from export.pooling import Pooled
 from export.publish import Called
@@ -30,6 +29,7 @@ from export.students import BiLSTMTagger
 from export.tags import Words
 from export.teacher import TaggingTeacher, Teacher
 from export.transfer import TransferSet, collect, encode
+from export.unlabelled import UNLABELLED
 from export.vocabulary import vocabulary_of
 from service.api.answers import Entities
 from service.bundle.manifest import Manifest, Precision, Role, Task

@@ -15,7 +15,7 @@ from export.errors import DataError, ModelError, RecipeError
 from export.fine_tuning import MaskedLanguageTrainer, fine_tune, masked_rows
 from export.metrics import accuracy
 from export.pretrained import load_tokenizer
-from export.tasks import targets_of
+from export.targets import targets_of
 from export.teacher import Teacher
 from service.bundle.manifest import Task
 from tests.workshop import LABELS, Shop, sentences

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from export.datasets import Dataset, Example
 from export.errors import DataError, ModelError
 from export.labelling import SHARD, label
-from export.objectives import UNLABELLED
 from export.pooling import Pooled
 from export.publish import Reads, encoder_of
 from export.sections import Augmentation, HiddenStates, Transfer
@@ -21,6 +20,7 @@ from export.sentences import TextSource
 from export.signals import Signals
 from export.teacher import Teacher
 from export.transfer import Tokens, TransferSet, TransferTexts, collect, encode, length_batches
+from export.unlabelled import UNLABELLED
 from export.vocabulary import student_vocabulary
 from service.bundle.encoder import Text
 from service.bundle.manifest import Network

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from export.errors import ModelError
 from export.labelling import label
 from export.metrics import Targets
-from export.objectives import UNLABELLED
 from export.sections import HiddenStates
 from export.signals import Signals
 from export.teacher import Teacher
 from export.transfer import Batch, Tokens, TransferSet
+from export.unlabelled import UNLABELLED
 
 CPU = torch.device("cpu")
 
