@@ -75,7 +75,7 @@ def engines(graph: bytes) -> dict[str, Run]:
         found["OpenVINO, fp32"] = openvino(graph)
     for isa in Isa:
         try:
-            if isa is not Isa.AUTO:
+            if isa not in (Isa.AUTO, Isa.EMULATED):
                 found[f"native, {isa}"] = open_native(graph, EngineOptions(isa=isa)).run
         except EngineUnfit:
             continue

@@ -140,20 +140,23 @@ class Scorer:
         _check_finite(logits)
         scores[places] = self.bundle.scores(logits)
 
+    def _apart(self, rows: Sequence[Row]) -> list[Logits]:
+        """The logits of each row's own tokens, (T, L)."""
+        own = self.bundle.apart(rows, self.bundle.run(rows))  # (B, T, L) -> B x (T, L)
+        for logits in own:
+            _check_finite(logits)
+        return own
+
     def _read(self, rows: Sequence[Row], places: list[int], logits: list[Logits]) -> None:
-        batch = [rows[place] for place in places]
-        own = self.bundle.apart(batch, self.bundle.run(batch))  # (B, T, L) -> B x (T, L)
-        for place, each in zip(places, own, strict=True):
-            _check_finite(each)
-            logits[place] = each
+        for place, own in zip(places, self._apart([rows[place] for place in places]), strict=True):
+            logits[place] = own
 
     def _answers(self, rows: Sequence[Row], logits: Sequence[Logits]) -> list[Found]:
         return [tuple(answers(*parts, self.search)) for parts in of_texts(rows, logits)]
 
     def _tag(self, rows: Sequence[Row], places: list[int], found: list[Found]) -> None:
-        own = [_NOTHING] * len(rows)
-        self._read(rows, places, own)
-        for place, scores in zip(places, self.bundle.scores_apart([own[place] for place in places]), strict=True):
+        own = self._apart([rows[place] for place in places])
+        for place, scores in zip(places, self.bundle.scores_apart(own), strict=True):
             row = rows[place]
             assert isinstance(row, Spanned)  # a tagger's encoder gives no others
             found[place] = entities(row, scores, self._tags)
