@@ -134,6 +134,18 @@ class Page:
         field.clear()
         field.send_keys("\n".join(texts))
 
+    def examined(self) -> Any:
+        """What axe-core says of the page."""
+        self.run(_axe())
+        return self.driver.execute_async_script("axe.run().then(arguments[0])")
+
+    def assert_accessible(self) -> None:
+        """axe-core finds nothing, and the page is no wider than the window."""
+        found = self.examined()
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert len(found["passes"]) > 20  # it did look
+        assert self.run("return document.documentElement.scrollWidth <= innerWidth")
+
     def console(self) -> list[str]:
         """What was written there since the last call."""
         return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
@@ -175,7 +187,7 @@ def browsing() -> Iterator[Page]:
             opened.quit()
 
 
-def axe() -> str:
+def _axe() -> str:
     """The script of axe-core, as the package that we test with brings it."""
     import selenium_axe_python
 
