@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -61,6 +61,7 @@ def logits_of(student: Recurrent, ids: Tensor, lengths: list[int]) -> Tensor:
     return output.logits
 
 
+@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows, more=st.integers(1, 8), pad=st.integers(0, SHAPE.vocabulary - 1))
 def test_padding_never_changes_logits(kind: Kind, lengths: list[int], more: int, pad: int) -> None:
     student, width = random_student(kind), max(lengths)
@@ -69,6 +70,7 @@ def test_padding_never_changes_logits(kind: Kind, lengths: list[int], more: int,
     torch.testing.assert_close(wide, narrow, atol=1e-5, rtol=0)
 
 
+@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows)
 def test_neighbours_never_change_logits(kind: Kind, lengths: list[int]) -> None:
     student = random_student(kind)
@@ -78,6 +80,7 @@ def test_neighbours_never_change_logits(kind: Kind, lengths: list[int]) -> None:
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
+@settings(max_examples=25)  # there are many kinds
 @given(rows=st.integers(1, 5), length=st.integers(1, 8))
 def test_rows_of_one_length_need_no_turning(kind: Kind, rows: int, length: int) -> None:
     student = random_student(kind)
@@ -100,6 +103,7 @@ class Packed:
         return states, last
 
 
+@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows, more=st.integers(0, 2))
 def test_states_and_gradients_are_those_of_packed_sequences(kind: Kind, lengths: list[int], more: int) -> None:
     found = []

@@ -81,7 +81,8 @@ function describeInput() {
   byId("texts-hint").textContent = pairs
     ? `One ${what} a line, with \u201C ||| \u201D or a tab between its two texts. Ctrl + Enter asks.`
     : "One text a line; blank lines are left out. Ctrl + Enter asks.";
-  byId("ask-button").textContent = chosenStudent() && chosenTeacher() ? "Compare" : answerQuestions() ? "Answer" : "Classify";
+  const alone = answerQuestions() ? "Answer" : "Classify";
+  byId("ask-button").textContent = chosenStudent() && chosenTeacher() ? "Compare" : alone;
   count();
 }
 
