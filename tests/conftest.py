@@ -18,6 +18,7 @@ from tests import toy
 if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
     from tests.browsing import Page
     from tests.pairing import Beside
+    from tests.running import Running
     from tests.workshop import Distilled, Shop
 
 # The same examples in every run, however slow the machine is.
@@ -142,6 +143,15 @@ def page() -> Iterator[Page]:
 
     with browsing() as opened:
         yield opened
+
+
+@pytest.fixture
+def opened(page: Page, server: Running) -> Iterator[Page]:
+    """The playground of the `server` that the test's own file has."""
+    from tests.browsing import visiting
+
+    with visiting(page, server.url) as visited:
+        yield visited
 
 
 @pytest.fixture

@@ -36,12 +36,6 @@ def keyed(toy_models: Path) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def opened(page: Page, server: Running) -> Iterator[Page]:
-    with visiting(page, server.url) as visited:
-        yield visited
-
-
 def shares(page: Page, who: str) -> list[dict[str, float]]:
     """The widths of the bars of each text, by label, from 0 to 1."""
     found: list[dict[str, float]] = page.run(

@@ -9,7 +9,7 @@ from selenium.webdriver.support.select import Select
 from service.bundle.passages import AnswerSpan, Search
 from service.bundle.runtime import open_bundle
 from tests.answering import alone, publish_both
-from tests.browsing import NARROW, NEEDED, WIDE, Page, visiting
+from tests.browsing import NARROW, NEEDED, WIDE, Page
 from tests.running import Running, serving
 
 QUESTIONS = (
@@ -30,12 +30,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(models: Path) -> Iterator[Running]:
     with serving(models, "--default", "asks") as running:
         yield running
-
-
-@pytest.fixture
-def opened(page: Page, server: Running) -> Iterator[Page]:
-    with visiting(page, server.url) as visited:
-        yield visited
 
 
 def ask(page: Page) -> None:

@@ -7,7 +7,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from service.bundle.runtime import open_bundle
-from tests.browsing import NARROW, NEEDED, WIDE, Page, visiting
+from tests.browsing import NARROW, NEEDED, WIDE, Page
 from tests.running import Running, serving
 from tests.tagging import expected
 
@@ -20,12 +20,6 @@ pytestmark = NEEDED
 def server(taggers: Path) -> Iterator[Running]:
     with serving(taggers, "--default", "ner") as running:
         yield running
-
-
-@pytest.fixture
-def opened(page: Page, server: Running) -> Iterator[Page]:
-    with visiting(page, server.url) as visited:
-        yield visited
 
 
 def ask(page: Page) -> None:

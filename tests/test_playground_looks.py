@@ -22,12 +22,6 @@ def server(toy_models: Path) -> Iterator[Running]:
         yield running
 
 
-@pytest.fixture
-def opened(page: Page, server: Running) -> Iterator[Page]:
-    with visiting(page, server.url) as visited:
-        yield visited
-
-
 def test_the_live_view_moves_while_others_ask(opened: Page, server: Running) -> None:
     enough = threading.Event()
 

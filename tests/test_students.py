@@ -1,10 +1,11 @@
 """Every student is blind to padding, whatever way its states are computed. The tests run over the table."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -36,6 +37,10 @@ def random_student(kind: Kind, dropout: float = 0.0) -> Recurrent:
     return student.eval()
 
 
+same_student = cache(random_student)
+"""For tests of many examples, which change nothing in it."""
+
+
 def padded(lengths: list[int], width: int, pad: int, seed: int = 1) -> Tensor:
     """Random rows (B, width), the same for a seed whatever the width, and `pad` behind each."""
     torch.manual_seed(seed)
@@ -61,29 +66,26 @@ def logits_of(student: Recurrent, ids: Tensor, lengths: list[int]) -> Tensor:
     return output.logits
 
 
-@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows, more=st.integers(1, 8), pad=st.integers(0, SHAPE.vocabulary - 1))
 def test_padding_never_changes_logits(kind: Kind, lengths: list[int], more: int, pad: int) -> None:
-    student, width = random_student(kind), max(lengths)
+    student, width = same_student(kind), max(lengths)
     wide = logits_of(student, padded(lengths, width + more, pad), lengths)
     narrow = logits_of(student, padded(lengths, width, 0), lengths)
     torch.testing.assert_close(wide, narrow, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows)
 def test_neighbours_never_change_logits(kind: Kind, lengths: list[int]) -> None:
-    student = random_student(kind)
+    student = same_student(kind)
     ids = padded(lengths, max(lengths), 0)
     together = logits_of(student, ids, lengths)
     alone = [logits_of(student, ids[i : i + 1, :length], [length]) for i, length in enumerate(lengths)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25)  # there are many kinds
 @given(rows=st.integers(1, 5), length=st.integers(1, 8))
 def test_rows_of_one_length_need_no_turning(kind: Kind, rows: int, length: int) -> None:
-    student = random_student(kind)
+    student = same_student(kind)
     ids = padded([length] * rows, length + 1, 0)
     whole = logits_of(student, ids[:, :length], [length] * rows)  # nothing is padding
     turned = logits_of(student, ids, [length] * rows)
@@ -103,12 +105,11 @@ class Packed:
         return states, last
 
 
-@settings(max_examples=25)  # there are many kinds
 @given(lengths=lengths_of_rows, more=st.integers(0, 2))
 def test_states_and_gradients_are_those_of_packed_sequences(kind: Kind, lengths: list[int], more: int) -> None:
     found = []
     for reference in (False, True):
-        student = random_student(kind)
+        student = same_student(kind)
         if reference:
             student._run = Packed(student)  # type: ignore[method-assign]
         logits = student(*rows_of(student, padded(lengths, max(lengths) + more, 0), lengths)).logits
