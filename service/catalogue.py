@@ -184,6 +184,8 @@ class Catalogue:
         lost |= {predictor.manifest.name for predictor in self.predictors} - set(found)
         kept = [predictor for predictor in self.predictors if predictor.manifest.name in lost]
         kept += chain.from_iterable(versions.predictors for versions in found.values())
+        if not any(self._default in (predictor.name, predictor.manifest.name) for predictor in kept):
+            kept.append(self.default)  # it was named with its version, whose folder has gone
         return self._put(kept, tuple(str(versions.problem) for versions in found.values() if versions.problem))
 
     def _put(self, predictors: Sequence[Predictor], refused: tuple[str, ...] = ()) -> Change:

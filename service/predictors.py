@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from service.batching.batcher import Batcher
-from service.batching.jobs import NEVER, Answer, BatchRun, Limits
+from service.batching.jobs import NEVER, Answer, BatchRun, Expired, Limits
 from service.bundle.encoder import Row, Text
 from service.bundle.errors import TextTooLong
 from service.bundle.manifest import Role
@@ -115,7 +115,6 @@ class Predictor:
         batcher = self._batcher
         self.meter.watch(lambda: self.queued_rows, lambda: batcher.queued_tokens, lambda: batcher.dropped_rows)
         self._tokenizer = ThreadPoolExecutor(1, f"{self.name}-tokenizer", prepare)
-        self._tokenizing = 0
 
     @property
     def alive(self) -> bool:
@@ -125,12 +124,12 @@ class Predictor:
     @property
     def queued_rows(self) -> int:
         """Texts that wait to be tokenised or to be run."""
-        return self._tokenizing + self._batcher.queued_rows
+        return self._batcher.reserved_rows + self._batcher.queued_rows
 
     @property
     def idle(self) -> bool:
         """Has nobody asked it for anything that is not answered?"""
-        return not self._tokenizing and self._batcher.idle
+        return not self._batcher.reserved_rows and self._batcher.idle
 
     @property
     def backlog_s(self) -> float:
@@ -140,16 +139,17 @@ class Predictor:
     async def admit(
         self, texts: Sequence[Text], deadline: float = NEVER, client: str | None = None, truncate: bool = True
     ) -> Pending:
-        """Tokenise and queue all texts or none. Raises QueueFull, Closed or TextError.
+        """Tokenise and queue all texts or none. Raises QueueFull, Closed, Expired or TextError.
 
         `deadline` is a time of `perf_counter`; `client` stands for whoever shares a part of the queue.
         """
         started = perf_counter()
         if len(texts) == 1 and chars(texts[0]) <= INLINE_CHARS:
-            self._batcher.require_room(self._tokenizing + 1, client)
+            self._batcher.require_room(1, client)
             rows = self.bundle.encoder.encode(texts, truncate=truncate)
         else:
-            rows = await self._encode_aside(texts, client, truncate)
+            with self._batcher.room(len(texts), client):
+                rows = await _in_time(self._encode_aside(texts, truncate), deadline)
         elapsed = perf_counter() - started
         answering = self.bundle.meaning.choice is Choice.ANSWER
         if answering and len(rows) > self._most:  # it would never be taken, however long one waits
@@ -170,22 +170,40 @@ class Predictor:
     async def close(self, patience_s: float) -> None:
         """Run what waits, then end the threads. Nobody may ask it for anything new."""
         deadline = perf_counter() + patience_s
-        while self._tokenizing and perf_counter() < deadline:  # they are about to enter the queue
+        while self._batcher.reserved_rows and perf_counter() < deadline:  # they are about to enter the queue
             await asyncio.sleep(0.002)
         await self._batcher.close(deadline - perf_counter())
         self._tokenizer.shutdown(wait=False, cancel_futures=True)
         self.meter.forget()
 
-    async def _encode_aside(self, texts: Sequence[Text], client: str | None, truncate: bool) -> list[Row]:
+    def _encode_aside(self, texts: Sequence[Text], truncate: bool) -> "asyncio.Future[list[Row]]":
         """Many or long texts would hold up everyone else on the event loop."""
-        self._batcher.require_room(self._tokenizing + len(texts), client)
-        self._tokenizing += len(texts)
-        try:
-            encode = self.bundle.encoder.encode
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._tokenizer, lambda: encode(texts, truncate=truncate))
-        finally:
-            self._tokenizing -= len(texts)
+        encode = partial(self.bundle.encoder.encode, texts, truncate=truncate)
+        return asyncio.get_running_loop().run_in_executor(self._tokenizer, encode)
+
+
+Made = TypeVar("Made")
+
+
+async def _in_time(work: "asyncio.Future[Made]", deadline: float) -> Made:
+    """What the work gives. What has not begun when its time is over is never done. Raises Expired."""
+    if deadline == NEVER:
+        return await work
+    late = False
+
+    def give_up() -> None:
+        nonlocal late
+        late = work.cancel()
+
+    timer = asyncio.get_running_loop().call_later(deadline - perf_counter(), give_up)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if late:  # else the client has left
+            raise Expired("the deadline passed") from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def _observe(meter: ModelMeter, run: BatchRun) -> None:

@@ -104,6 +104,20 @@ def test_a_pinned_default_stays_whatever_comes(models: Path) -> None:
     visit(models, scenario, default="toy@1")
 
 
+def test_a_pinned_default_stays_when_its_folder_goes(models: Path) -> None:
+    async def scenario(door: Door, catalogue: Catalogue) -> None:
+        shutil.rmtree(models / "toy" / "1")
+        publish(models, "3")
+        assert (await catalogue.refresh()).opened == ("toy@3",)
+        assert served(catalogue) == ["toy@1", "toy@3", "toy-teacher@1"]
+        assert (await catalogue.load("toy")).opened == ()
+        assert (await ask(door))[0] == "toy@1"
+        assert (await ask(door, "toy"))[0] == "toy@3"
+
+    publish(models, "2")
+    visit(models, scenario, default="toy@1")
+
+
 def test_a_version_that_is_taken_away_brings_the_one_before_back(models: Path) -> None:
     async def scenario(door: Door, catalogue: Catalogue) -> None:
         shutil.rmtree(models / "toy" / "2")

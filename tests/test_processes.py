@@ -18,6 +18,7 @@ import pytest
 
 from service.lifecycle import Lifecycle
 from service.processes import server as serving_loop
+from service.processes.parent import FIRST_PAUSE_S
 from service.settings import Settings
 from tests.running import PATIENCE_S, Running, command, serving
 
@@ -93,6 +94,25 @@ def test_they_are_replaced_one_by_one_without_a_failed_request(pair: Running) ->
         replaced.result()
     until(lambda: len(workers(pair)) == 2, pair)
     assert set(statuses) == {200}
+    # None of what the old ones counted is lost, and the new ones are there.
+    counted = f'understudy_requests_total{{code="200",route="/predict"}} {statuses[200]}.0'
+    until(lambda: counted in httpx2.get(f"{pair.url}/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+
+
+def test_where_none_can_be_started_it_is_tried_again(pair: Running) -> None:
+    parent, (victim, other) = psutil.Process(pair.process.pid), workers(pair)
+    before = parent.rlimit(psutil.RLIMIT_NOFILE)
+    parent.rlimit(psutil.RLIMIT_NOFILE, (5, before[1]))  # too few for pipes to another child, enough to wait
+    victim.kill()
+    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, pair)
+    pair.process.send_signal(signal.SIGUSR1)  # nor can the other one be replaced
+    time.sleep(3 * FIRST_PAUSE_S)
+    assert [each.pid for each in workers(pair)] == [other.pid]
+    parent.rlimit(psutil.RLIMIT_NOFILE, before)
+    until(lambda: len(workers(pair)) == 2, pair)
+    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+    assert Counter(ask(pair) for _ in range(20)) == {200: 20}
 
 
 def test_why_a_new_one_does_not_get_ready_is_said(tmp_path: Path, toy_models: Path) -> None:

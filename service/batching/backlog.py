@@ -1,6 +1,6 @@
 """Which rows run next. Pure bookkeeping: whoever calls holds the lock and says what time it is."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Generic
 
@@ -13,8 +13,9 @@ class Backlog(Generic[In, Out]):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._shelves: dict[int, deque[Entry[In, Out]]] = {}  # length -> rows, the oldest first
-        self._of_client: dict[str, int] = {}
+        self._of_client: Counter[str] = Counter()  # rows that wait or are expected
         self.rows = 0
+        self.reserved = 0  # rows that are expected: places are kept for them
         self.tokens = 0
         self.dropped = 0
 
@@ -24,11 +25,16 @@ class Backlog(Generic[In, Out]):
 
     def refusal_of_rows(self, rows: int, client: str | None) -> Full | None:
         """The same, before their tokens are known."""
-        if self.rows + rows > self._limits.queued:
+        if self.rows + self.reserved + rows > self._limits.queued:
             return Full.ROWS
-        if client is not None and self._of_client.get(client, 0) + rows > self._limits.queued_of_one:
+        if client is not None and self._of_client[client] + rows > self._limits.queued_of_one:
             return Full.CLIENT
         return None
+
+    def reserve(self, rows: int, client: str | None) -> None:
+        """Keep places for rows that are being tokenised; below zero, give them up."""
+        self.reserved += rows
+        self._count(client, rows)
 
     def add(self, job: Job[In, Out], rows: Sequence[In]) -> None:
         """Let all rows wait."""
@@ -40,8 +46,7 @@ class Backlog(Generic[In, Out]):
             shelf.append(entry)
             self.tokens += entry.length
         self.rows += len(rows)
-        if job.client is not None:
-            self._of_client[job.client] = self._of_client.get(job.client, 0) + len(rows)
+        self._count(job.client, len(rows))
 
     def take(self, now: float) -> list[Entry[In, Out]]:
         """The next batch: the oldest row first, with rows of nearest length. Empty only if nobody waits."""
@@ -124,10 +129,11 @@ class Backlog(Generic[In, Out]):
     def _leave(self, entry: Entry[In, Out]) -> None:
         self.rows -= 1
         self.tokens -= entry.length
-        client = entry.job.client
-        if client is not None:
-            left = self._of_client[client] - 1
-            if left:
-                self._of_client[client] = left
-            else:
-                del self._of_client[client]
+        self._count(entry.job.client, -1)
+
+    def _count(self, client: str | None, rows: int) -> None:
+        if client is None:
+            return
+        self._of_client[client] += rows
+        if self._of_client[client] <= 0:
+            del self._of_client[client]

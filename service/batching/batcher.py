@@ -13,7 +13,8 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -126,8 +127,13 @@ class Batcher(Generic[In, Out]):
         return self._backlog.rows
 
     @property
+    def reserved_rows(self) -> int:
+        """Rows that places are kept for."""
+        return self._backlog.reserved
+
+    @property
     def queued_tokens(self) -> int:
-        """Their tokens."""
+        """The tokens of those that wait."""
         return self._backlog.tokens
 
     @property
@@ -140,6 +146,18 @@ class Batcher(Generic[In, Out]):
         refusal = self._backlog.refusal_of_rows(rows, client)
         if refusal is not None:
             raise QueueFull(refusal, self._wait_s())
+
+    @contextmanager
+    def room(self, rows: int, client: str | None = None) -> Iterator[None]:
+        """Keep places in the queue for so many rows while they are tokenised. Raises QueueFull."""
+        self.require_room(rows, client)
+        with self._wake:
+            self._backlog.reserve(rows, client)
+        try:
+            yield
+        finally:
+            with self._wake:
+                self._backlog.reserve(-rows, client)
 
     def submit(
         self, rows: Sequence[In], deadline: float = NEVER, client: str | None = None
@@ -193,8 +211,8 @@ class Batcher(Generic[In, Out]):
 
     def next_batch(self, worker: Worker[In, Out]) -> bool:
         """In the worker's thread: take what waits, if anything."""
-        worker.batch = self._backlog.take(self._clock())
-        worker.started = self._clock()
+        worker.started = self._clock()  # first: whoever looks for hanging runs must not see it older than it is
+        worker.batch = self._backlog.take(worker.started)
         return bool(worker.batch)
 
     def run_batch(self, worker: Worker[In, Out]) -> None:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
@@ -41,7 +42,8 @@ Work = Callable[[socket.socket, Line], int]
 class Worker:
     """One process, as its parent sees it."""
 
-    def __init__(self, work: Work, slot: int, generation: int, door: socket.socket, held: Held) -> None:
+    def __init__(self, work: Work, name: str, slot: int, generation: int, door: socket.socket, held: Held) -> None:
+        self.name = name
         self.slot = slot
         self.generation = generation
         self.ready: Ready | None = None
@@ -51,10 +53,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, far_end = context.Pipe()
         self._hung_up = False
-        # Two names in turn: while one is replaced by the other, both write their metrics.
-        self.name = f"{slot}-{generation % 2}"
-        life = (work, door, Line(self.name, held, far_end))
-        self.process: BaseProcess = context.Process(target=_live, args=life, name=self.name)
+        life = (work, door, Line(name, held, far_end))
+        self.process: BaseProcess = context.Process(target=_live, args=life, name=name)
         self.process.start()
         far_end.close()
 
@@ -135,6 +135,18 @@ class Workers:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, lambda number, _: self._signals.append(number))
+        try:
+            code = self._watch()
+        except BaseException:
+            self._stop()  # else they would serve on without us, and nobody could tell them to end
+            raise
+        stopped = self._stop()
+        if self._failure is not None:
+            raise self._failure
+        return stopped if code is None else code
+
+    def _watch(self) -> int | None:
+        """Until a signal comes, or an exit code."""
         for slot in range(len(self._doors)):
             self._start(slot)
         said, code = False, None
@@ -147,20 +159,32 @@ class Workers:
             if not said and len(ready) == len(self._doors):
                 said = True
                 self._on_ready(ready[0])
-        stopped = self._stop()
-        if self._failure is not None:
-            raise self._failure
-        return stopped if code is None else code
+        return code
 
     def _told_to_stop(self) -> int:
         return self._signals.count(signal.SIGTERM) + self._signals.count(signal.SIGINT)
 
     def _start(self, slot: int) -> Worker:
+        """Raises OSError where there is no room for another process."""
         self._generation += 1
         held = Held(self._relay.held, self._default)
-        worker = Worker(self._work, slot, self._generation, self._doors[slot], held)
+        worker = Worker(self._work, self._free_name(slot), slot, self._generation, self._doors[slot], held)
         self._workers.append(worker)
         return worker
+
+    def _free_name(self, slot: int) -> str:
+        """By their names workers write metrics: while one is replaced by another, both do, and neither into the
+        other's; then the first name is free again, so that their files do not become more and more."""
+        taken = {worker.name for worker in self._workers}
+        return next(name for name in (f"{slot}-{number}" for number in count()) if name not in taken)
+
+    def _start_again(self, slot: int) -> None:
+        try:
+            self._start(slot)
+        except OSError as error:
+            self._losses += 1
+            logger.error("worker %d cannot be started now: %s; it is tried again", slot, error)
+            self._due[slot] = time.monotonic() + self._pause_s()
 
     def _tell(self, generation: int, telling: Telling) -> None:
         for worker in self._workers:
@@ -205,7 +229,7 @@ class Workers:
         for slot, due in list(self._due.items()):
             if time.monotonic() >= due:
                 del self._due[slot]
-                self._start(slot)
+                self._start_again(slot)
         self._replace()
         return None
 
@@ -213,10 +237,12 @@ class Workers:
         if any(other.slot == worker.slot for other in self._workers) or worker.leaving:
             return  # it was replaced, or its replacement did not get ready
         self._losses = 0 if worker.ready else self._losses + 1
-        pause_s = min(FIRST_PAUSE_S * 2**self._losses, LONGEST_PAUSE_S)
         said = "worker %d ended with %s; it is started again"
         logger.error(said, worker.slot, worker.process.exitcode, exc_info=worker.failure)
-        self._due[worker.slot] = time.monotonic() + pause_s
+        self._due[worker.slot] = time.monotonic() + self._pause_s()
+
+    def _pause_s(self) -> float:
+        return min(FIRST_PAUSE_S * 2.0**self._losses, LONGEST_PAUSE_S)
 
     def _replace(self) -> None:
         """One slot after the other: the new one gets ready, then the old one leaves, then comes the next slot."""
@@ -226,7 +252,7 @@ class Workers:
                 slot = self._to_replace.pop(0)
                 old = next((worker for worker in self._workers if worker.slot == slot), None)
                 if old is not None:  # else it is being started again anyway
-                    self._replacement = Replacement(old, self._start(slot))
+                    self._begin_to_replace(old)
         elif change.new.over:
             said = "the new worker %d did not get ready; the old ones go on"
             logger.error(said, change.new.slot, exc_info=change.new.failure)
@@ -235,6 +261,13 @@ class Workers:
             self._replacement = None
         elif change.new.ready and not change.old.leaving:
             change.old.leave()
+
+    def _begin_to_replace(self, old: Worker) -> None:
+        try:
+            self._replacement = Replacement(old, self._start(old.slot))
+        except OSError as error:
+            logger.error("no new worker %d can be started now: %s; the old ones go on", old.slot, error)
+            self._to_replace = []
 
     def _stop(self) -> int:
         """Ask all to finish; whoever does not in time is killed."""

@@ -9,6 +9,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -70,13 +71,17 @@ def listen() -> Listener:
 class AtOnce:
     """A batcher without workers."""
 
-    alive, queued_rows, dropped_rows = True, 0, 0
+    alive, queued_rows, reserved_rows, dropped_rows = True, 0, 0, 0
 
     def __init__(self, labels: int) -> None:
         self._outcome = Outcome(list(MADE_UP[:labels]), list(MADE_UP[:labels]))
 
     def require_room(self, _rows: int, _client: str | None = None) -> None:
         """There always is."""
+
+    def room(self, _rows: int, _client: str | None = None) -> nullcontext[None]:
+        """The same."""
+        return nullcontext()
 
     def submit(self, rows: Sequence[Row], _deadline: float, _client: str | None) -> "asyncio.Future[Answer[Outcome]]":
         done = asyncio.get_running_loop().create_future()
