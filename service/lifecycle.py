@@ -1,5 +1,5 @@
-"""Loading, ready, leaving, draining, stopped: load -> verify -> warm -> ready; SIGTERM: readiness off -> grace ->
-refuse new requests -> answer what was taken -> exit.
+"""Loading, ready, leaving, draining, stopped: load -> verify -> warm -> ready; SIGTERM: readiness off -> grace -> no
+new connections, what comes on open ones is answered for a moment -> answer what was taken -> exit.
 
 Opening a bundle verifies it, and its proof warms it. Meanwhile the port is open, so that /livez and /readyz
 tell loading from dead. It knows nothing of routes.
@@ -27,7 +27,7 @@ class Phase(StrEnum):
     LOADING = "loading"
     READY = "ready"
     LEAVING = "leaving"  # not ready for load balancers, yet whatever comes is answered
-    DRAINING = "draining"  # new requests are refused
+    DRAINING = "draining"  # no connection is left, or there is no time left: what comes is refused
     STOPPED = "stopped"
     FAILED = "failed"
 

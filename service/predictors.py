@@ -178,8 +178,8 @@ class Predictor:
 
     def _encode_aside(self, texts: Sequence[Text], truncate: bool) -> "asyncio.Future[list[Row]]":
         """Many or long texts would hold up everyone else on the event loop."""
-        encode = partial(self.bundle.encoder.encode, texts, truncate=truncate)
-        return asyncio.get_running_loop().run_in_executor(self._tokenizer, encode)
+        encode = self.bundle.encoder.encode
+        return asyncio.get_running_loop().run_in_executor(self._tokenizer, lambda: encode(texts, truncate=truncate))
 
 
 Made = TypeVar("Made")

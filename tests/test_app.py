@@ -22,6 +22,7 @@ from service.bundle.runtime import Graph, OpenBundle, OpenGraph, RunHandle, open
 from service.bundle.tasks import Logits
 from service.catalogue import Catalogue
 from service.settings import Settings
+from service.wire.call import Call
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened
 
@@ -297,5 +298,37 @@ def test_a_dead_worker_takes_readiness_away(toy_models: Path) -> None:
             assert (await client.post("/predict", json={"inputs": "good"})).status_code == 503
             teacher = {"input": "good", "model": "toy-teacher"}
             assert (await client.post("/v1/classify", json=teacher)).status_code == 200
+
+    visit(toy_models, scenario)
+
+
+@pytest.mark.parametrize(("left", "counted"), [(True, "499"), (False, "503")], ids=["the client", "nobody"])
+def test_a_request_that_is_cut_is_counted_by_who_left(toy_models: Path, gates: Gates, left: bool, counted: str) -> None:
+    async def scenario(door: Door) -> None:
+        endpoint = door.hot("POST", "/v1/classify")
+        assert endpoint is not None
+        async with client_of(door) as client:
+            first = await held(gates, client)
+            call = Call("POST", "/v1/classify", [(b"content-type", b"application/json")], b'{"input":"a"}', None)
+            cut = asyncio.create_task(endpoint(call))
+            await until(lambda: door.lifecycle.catalogue.resolve("toy").queued_rows == 1)
+            call.left = left
+            cut.cancel()
+            await asyncio.wait({cut})
+            gates.open()
+            await first
+            metrics = (await client.get("/metrics")).text
+        assert f'understudy_requests_total{{code="{counted}",route="/v1/classify"}} 1.0' in metrics
+        assert f'understudy_rejected_total{{reason="not_ready"}} {float(not left)}' in metrics
+
+    visit(toy_models, scenario)
+
+
+def test_a_head_is_a_get_without_its_body(toy_models: Path) -> None:
+    async def scenario(door: Door) -> None:
+        async with client_of(door) as client:
+            for path in ("/livez", "/readyz", "/metrics", "/v2/health/ready", "/v1/models", "/"):
+                assert (await client.head(path)).status_code == 200, path
+            assert (await client.head("/v1/classify")).status_code == 405
 
     visit(toy_models, scenario)

@@ -270,3 +270,17 @@ def test_whoever_could_not_send_on_during_our_pause_may_do_so_after_it() -> None
         sender.start()
         assert large.statuses(1) == [200]
         sender.join()
+
+
+def test_a_client_that_reads_nothing_and_leaves_says_nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with echoing(body_bytes=300_000) as server:
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", server.port))
+        body = bytes(200_000)  # an answer is more than the kernel keeps for us
+        narrow.sendall(post(b"Content-Length: %d" % len(body), body=body, line=b"POST /hot HTTP/1.1") * 3)
+        time.sleep(0.3)
+        narrow.close()
+        until(lambda: len(server.crowd) == 0)
+        assert server.is_well()
+    assert caplog.records == []

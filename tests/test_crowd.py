@@ -7,8 +7,8 @@ from pathlib import Path
 
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.wire.call import peer_of
 from service.wire.connection import limits_of
-from service.wire.crowd import peer_of
 from service.wire.heads import Reason
 from tests.raw import BUSY, LARGE, echoing, until
 from tests.wire_cases import NEXT, ask, post

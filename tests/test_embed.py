@@ -194,3 +194,10 @@ def test_a_vector_is_of_one_text() -> None:
     with pytest.raises(ValidationError, match="embedding must be of single texts"):
         toy.draft("pairs", "1", Role.STUDENT, files, toy.PROOF_PAIRS, task=Task.EMBEDDING, labels=DIMENSIONS)
     assert Manifest.model_fields["texts"].default == 1
+
+
+def test_what_is_wrong_with_the_input_is_said_of_the_input(client: httpx2.Client) -> None:
+    tokens = client.post("/v1/embeddings", json={"model": "vectors", "input": [[1, 2]]})
+    assert (tokens.status_code, tokens.json()["error"]["param"]) == (400, "input.0")
+    number = client.post("/v1/embed", json={"model": "vectors", "input": 1})
+    assert [error["loc"] for error in number.json()["errors"]] == [["input"]]

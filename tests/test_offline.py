@@ -110,6 +110,12 @@ def test_lines_of_text_are_rows_and_empty_ones_too(tmp_path: Path) -> None:
     assert read(path) == [Record(1, "good"), Record(2, ""), Record(3, "bad ✓")]
 
 
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_cell_may_be_long(tmp_path: Path, ending: str) -> None:
+    long = "good " * 40_000
+    assert read(write(tmp_path / f"rows.{ending}", f"text\n{long}\n")) == [Record(2, long)]
+
+
 def test_pairs_come_from_two_columns(tmp_path: Path) -> None:
     table = write(tmp_path / "rows.csv", "b,id,a\ntwo,7,one\n")
     lines = write(tmp_path / "rows.jsonl", '{"b": "two", "id": 7, "a": "one"}\n')

@@ -182,3 +182,8 @@ def test_all_of_a_request_can_be_chosen_at_once(client: httpx2.Client) -> None:
     whole = ask(client, model="toy", version="1", input=list(SINGLE), top_k=1, truncate=False)
     assert whole.model == "toy@1"
     assert [len(scores_of(row)) for row in whole.data] == [1, 1, 1]
+
+
+def test_what_is_wrong_with_a_version_is_said_once(client: httpx2.Client) -> None:
+    errors = client.post("/v1/classify", json={"input": "good", "version": True}).json()["errors"]
+    assert [error["loc"] for error in errors] == [["version"]]

@@ -22,7 +22,7 @@ from service.api.exchange import Answering, Desk, too_large
 from service.api.gate import access_of
 from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
 from service.telemetry.logs import Visit
-from service.wire.call import EVERYWHERE, REQUEST_ID, Call, Reply
+from service.wire.call import EVERYWHERE, REQUEST_ID, Call, Reply, peer_of
 
 WATCH_AFTER_S = 0.05
 """Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""
@@ -88,6 +88,8 @@ class Door:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To FastAPI, if the gate lets it; counted and told of like the hot routes."""
         call = Call(scope["method"], scope["path"], scope["headers"], b"", None)
+        if call.method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body away
         witness = self.desk.witness
         trace = None if witness is None else witness.begin(call.method, OTHER, call.headers)
         status = ClientGone.status
@@ -104,7 +106,7 @@ class Door:
 
         try:
             call.key = self.desk.gate.admit(access_of(call.method, call.path), call.headers)
-            if call.method == "GET" and call.path == self.api.openapi_url:
+            if scope["method"] == "GET" and call.path == self.api.openapi_url:
                 await _send(sent, Reply(self._document))
             else:
                 await self._app(scope, receive, sent)
@@ -126,7 +128,7 @@ async def _send(send: Send, reply: Reply) -> None:
 async def through_asgi(endpoint: Answering, scope: Scope, receive: Receive, max_body_bytes: int) -> Reply:
     """Read the body within its limit, and answer; a client that leaves cancels the work."""
     client = scope.get("client")
-    call = Call(scope["method"], scope["path"], scope["headers"], b"", client[0] if client else None)
+    call = Call(scope["method"], scope["path"], scope["headers"], b"", peer_of(client[0]) if client else None)
     try:
         call.body = await _read_body(scope, receive, max_body_bytes)
     except ServiceError as error:
@@ -136,11 +138,11 @@ async def through_asgi(endpoint: Answering, scope: Scope, receive: Receive, max_
     try:
         await asyncio.wait({work}, timeout=WATCH_AFTER_S)
         if not work.done():
-            watch = asyncio.create_task(_cancel_when_gone(receive, work))
+            watch = asyncio.create_task(_cancel_when_gone(receive, call, work))
         return await work
     except asyncio.CancelledError:
         work.cancel()  # whether we were cancelled ourselves, or it was because the client left
-        if watch is None or not watch.done():
+        if not call.left:
             raise
         return Reply(b"", ClientGone.status)  # nobody reads it
     finally:
@@ -148,9 +150,10 @@ async def through_asgi(endpoint: Answering, scope: Scope, receive: Receive, max_
             watch.cancel()
 
 
-async def _cancel_when_gone(receive: Receive, work: "asyncio.Future[Reply]") -> None:
+async def _cancel_when_gone(receive: Receive, call: Call, work: "asyncio.Future[Reply]") -> None:
     while (await receive())["type"] != "http.disconnect":
         pass  # the body is complete, so whatever this is, it is not for us
+    call.left = True
     work.cancel()
 
 

@@ -3,6 +3,7 @@
 It knows limits, queues and clients that leave. It knows nothing of paths or of the shape of an answer.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -10,7 +11,7 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, ValidationError
 
 from service.api.gate import Gate, access_of
 from service.api.tensors import BINARY, NO_BINARY
@@ -71,6 +72,12 @@ class TextPair(Wire):
     text_pair: str
 
 
+Version = Annotated[
+    str | None,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value, json_schema_input_type=str | int | None),
+]
+"""Of a model: a number, as a string or not."""
+
 ONE, PAIR, MANY, PAIRS = TAGS = ("one text", "one pair", "many texts", "many pairs")
 
 
@@ -78,6 +85,10 @@ def _kind(value: object) -> str:
     if isinstance(value, list | tuple):
         return PAIRS if value and isinstance(value[0], dict | TextPair) else MANY
     return PAIR if isinstance(value, dict | TextPair) else ONE
+
+
+def _kind_of_plain(value: object) -> str:
+    return MANY if isinstance(value, list | tuple) else ONE
 
 
 # With the tags an error is one message, not four; and no row of a list costs a look at what it is.
@@ -88,6 +99,9 @@ Texts = Annotated[
     | Annotated[tuple[TextPair, ...], Tag(PAIRS)],
     Discriminator(_kind),
 ]
+
+
+PlainTexts = Annotated[Annotated[str, Tag(ONE)] | Annotated[tuple[str, ...], Tag(MANY)], Discriminator(_kind_of_plain)]
 
 
 class Wants(Enum):
@@ -214,11 +228,14 @@ class Answering:
 
     async def __call__(self, call: Call) -> Reply:
         trace = None if self._witness is None else self._witness.begin(call.method, self.route, call.headers)
-        status = ClientGone.status
+        status = ServiceError.status
         try:
             reply = await self._answer(call)
             status = reply.status
-        finally:  # also when the client has left, which cancels us
+        except asyncio.CancelledError:
+            status = self._cut(call)
+            raise
+        finally:
             seconds = perf_counter() - call.started
             self._meter.count(status, seconds)
             if self._witness is not None:
@@ -228,6 +245,13 @@ class Answering:
         if trace is not None and trace.traceparent:
             reply.headers.append((b"traceparent", trace.traceparent))
         return reply
+
+    def _cut(self, call: Call) -> int:
+        """Why nothing more is done: the client has left, or the time to drain is over, and whoever cut us says so."""
+        if call.left:
+            return ClientGone.status
+        self._rejected["not_ready"].inc()
+        return NotReady.status
 
     def refuse(self, error: Exception, call: Call) -> Reply:
         """Answer what went wrong before there was a whole request."""

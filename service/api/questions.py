@@ -1,12 +1,15 @@
 """Questions with the texts in which their answers stand, as requests write them, and the answers. It knows nothing of
 models."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
 from service.api.exchange import TAGS, TextPair, Texts, Wire
+from service.bundle.passages import Parts, Search
+from service.predictors import Outcome
 
 
 class Question(Wire):
@@ -76,3 +79,15 @@ def texts_of(
     if not isinstance(inputs, str | TextPair):
         return [each.pair if isinstance(each, Question) else each for each in inputs]  # type: ignore[return-value]
     return inputs
+
+
+QUICKLY = 300
+"""Parts x tokens of an answer x answers: for so much of it no answer takes more than a few milliseconds to be found."""
+
+
+async def written(write: Callable[[], bytes], outcomes: Sequence[Outcome], search: Search) -> bytes:
+    """The body that `write` makes of what models found; in a thread where others would have to wait for it."""
+    parts = sum(len(outcome.read.rows) for outcome in outcomes if isinstance(outcome.read, Parts))
+    if parts * search.longest * search.top_k <= QUICKLY:
+        return write()
+    return await asyncio.to_thread(write)

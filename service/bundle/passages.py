@@ -21,6 +21,10 @@ SPARE = 4
 """Times as many stretches are looked at as are wanted: several may be of the same words."""
 
 
+MOST_TOKENS = 512
+"""Of an answer: what it costs to look for one grows with them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """What is looked for."""

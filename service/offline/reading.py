@@ -156,6 +156,7 @@ def _tsv(lines: Iterator[str], name: str, columns: Columns) -> Iterator[Record]:
 
 
 def _table(rows: "CsvRows", name: str, columns: Columns) -> Iterator[Record]:
+    csv.field_size_limit(LONGEST_LINE)
     try:
         header = next(rows, None)
         if header is None:

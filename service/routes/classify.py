@@ -6,7 +6,7 @@ from pydantic import Field
 
 from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Desk, Texts, Wire, headers_of
+from service.api.exchange import Ask, Desk, Texts, Version, Wire, headers_of
 from service.errors import OURS
 from service.oversight.cascade import Judged
 from service.oversight.strategy import Strategy
@@ -19,7 +19,7 @@ class ClassifyRequest(Wire):
     """Texts to classify."""
 
     model: str | None = Field(None, description="name or name@version; unset: the default model")
-    version: str | int | None = Field(None, description="A version of that model; unset: the newest that is served")
+    version: Version = Field(None, description="A version of that model; unset: the newest that is served")
     input: Texts = Field(
         description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs. "
         "A list is always a batch, never a pair."
@@ -55,8 +55,7 @@ def route(desk: Desk) -> HotRoute:
 
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, ClassifyRequest)
-        version = asked.version if asked.version is None else str(asked.version)
-        ask = Ask(asked.input, "input", asked.model, version, asked.truncate, strategy=asked.strategy)
+        ask = Ask(asked.input, "input", asked.model, asked.version, asked.truncate, strategy=asked.strategy)
         done = await desk.classify(call, ask)
         return Reply(render(done, asked.top_k, perf_counter() - call.started), headers=headers_of(done))
 

@@ -8,7 +8,8 @@ from pydantic import Field
 from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
 from service.api.exchange import Ask, Desk, Wants, Wire
-from service.api.questions import PAIRS_BY, UNSAID, Answered, TextsOrQuestions, asks, texts_of
+from service.api.questions import PAIRS_BY, UNSAID, Answered, TextsOrQuestions, asks, texts_of, written
+from service.bundle.passages import BEST_ANSWER
 from service.bundle.tasks import Choice
 from service.errors import OURS
 from service.oversight.cascade import sureness
@@ -104,7 +105,8 @@ def route(desk: Desk) -> HotRoute:
         texts = texts_of(asked.input)
         ask = Ask(texts, "input", asked.student, truncate=asked.truncate, pairs_by=PAIRS_BY, wants=wants)
         done = await desk.compare(call, ask, asked.teacher)
-        return Reply(render(done), headers=[done.student.digest])
+        body = await written(lambda: render(done), done.ours, BEST_ANSWER)
+        return Reply(body, headers=[done.student.digest])
 
     endpoint = desk.endpoint(work, OURS, PATH)
     title = "Compare a student with its teacher"

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
-from service.api.exchange import Ask, Desk, Extensible, Wants, Wire, headers_of
+from service.api.exchange import Ask, Desk, Extensible, PlainTexts, Version, Wants, Wire, headers_of
 from service.bundle.tasks import Choice
 from service.errors import OPENAI, OURS, InvalidRequest
 from service.oversight.cascade import Judged
@@ -26,8 +26,8 @@ class EmbedRequest(Wire):
     """Texts to make vectors of."""
 
     model: str | None = Field(None, description="name or name@version; unset: the only model that makes vectors")
-    version: str | int | None = Field(None, description="A version of that model; unset: the newest that is served")
-    input: str | tuple[str, ...] = Field(description="One text or a list of texts")
+    version: Version = Field(None, description="A version of that model; unset: the newest that is served")
+    input: PlainTexts = Field(description="One text or a list of texts")
     truncate: bool = Field(True, description="false: refuse a text with more tokens than the model reads (422)")
     normalize: bool = Field(True, description="Vectors of length one; false: as the model gives them")
 
@@ -53,7 +53,7 @@ class EmbeddingsRequest(Extensible):
     """Texts to make vectors of, as OpenAI's clients ask for them."""
 
     model: str | None = Field(None, description="name or name@version")
-    input: str | tuple[str, ...] = Field(description="One text or a list of texts; lists of tokens are not offered")
+    input: PlainTexts = Field(description="One text or a list of texts; lists of tokens are not offered")
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: each vector is one string, of 32-bit floats with the lowest byte first"
     )
@@ -89,8 +89,7 @@ def routes(desk: Desk) -> list[HotRoute]:
 
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, EmbedRequest)
-        version = asked.version if asked.version is None else str(asked.version)
-        done = await _vectors(desk, call, Ask(asked.input, "input", asked.model, version, asked.truncate))
+        done = await _vectors(desk, call, Ask(asked.input, "input", asked.model, asked.version, asked.truncate))
         return Reply(render(done, perf_counter() - call.started, raw=not asked.normalize), headers=headers_of(done))
 
     async def as_openai(call: Call) -> Reply:

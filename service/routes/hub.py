@@ -6,6 +6,7 @@ what Hugging Face's own client reads.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Annotated, Literal, NoReturn
 
@@ -16,9 +17,9 @@ from pydantic_core import to_json
 from service.api.door import HotRoute
 from service.api.entities import apart, grouped, span, spans
 from service.api.exchange import Ask, Desk, TextPair, Wants, Wire, headers_of
-from service.api.questions import PAIRS_BY, UNSAID, Question, SpanFound, TextsOrQuestions, texts_of
+from service.api.questions import PAIRS_BY, UNSAID, Question, SpanFound, TextsOrQuestions, texts_of, written
 from service.bundle.manifest import OUTSIDE
-from service.bundle.passages import NO_ANSWER, AnswerSpan, Search
+from service.bundle.passages import MOST_TOKENS, NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
 from service.bundle.tasks import FUNCTIONS, Choice, Function
 from service.errors import HUB, InvalidRequest
@@ -47,7 +48,10 @@ class HubParameters(Wire):
         None, description=f"Of such a model: entities (or, of single pieces, tags) to leave out; unset: {OUTSIDE}"
     )
     max_answer_len: int | None = Field(
-        None, ge=1, description=f"Of a model that answers questions: tokens of an answer; unset: {LONGEST}"
+        None,
+        ge=1,
+        le=MOST_TOKENS,
+        description=f"Of a model that answers questions: tokens of an answer; unset: {LONGEST}",
     )
     align_to_words: bool | None = Field(None, description="Of such a model: answers are whole words; unset: true")
     handle_impossible_answer: bool | None = Field(
@@ -132,7 +136,9 @@ def routes(desk: Desk) -> list[HotRoute]:
         done = await desk.classify(call, ask)
         wanted = asked.parameters or DEFAULTS
         if done.predictor.bundle.meaning.choice is Choice.ANSWER:
-            return Reply(render_answers(done, wanted, alone=alone), headers=headers_of(done))
+            search = _search(wanted)
+            write = partial(render_answers, done, wanted, search, alone=alone)
+            return Reply(await written(write, done.outcomes, search), headers=headers_of(done))
         if done.predictor.bundle.meaning.choice is Choice.SPANS:
             return Reply(render_entities(done, wanted, alone=alone), headers=headers_of(done))
         if done.predictor.bundle.meaning.choice is Choice.VECTOR:
@@ -176,20 +182,23 @@ OF_ENTITIES = ("aggregation_strategy", "ignore_labels")
 OF_ANSWERS = ("max_answer_len", "align_to_words", "handle_impossible_answer")
 
 
-def render_answers(done: Judged, wanted: HubParameters, *, alone: bool) -> bytes:
+def render_answers(done: Judged, wanted: HubParameters, search: Search, *, alone: bool) -> bytes:
     """The same of a model that answers questions."""
     unfit = ("function_to_apply", *OF_ENTITIES)
     if any(getattr(wanted, name) is not None for name in unfit):
         _refuse(done, wanted, unfit, "answers questions and has no labels")
-    search = Search(
+    found = [outcome.answers(search) or [AnswerSpan(NO_ANSWER, 0.0, 0, 0)] for outcome in done.outcomes]
+    rows = ",".join([spans(best) if search.top_k > 1 else span(best[0]) for best in found])
+    return (rows if alone else f"[{rows}]").encode()
+
+
+def _search(wanted: HubParameters) -> Search:
+    return Search(
         top_k=wanted.top_k or 1,
         longest=wanted.max_answer_len or LONGEST,
         whole_words=wanted.align_to_words is not False,
         perhaps_none=bool(wanted.handle_impossible_answer),
     )
-    found = [outcome.answers(search) or [AnswerSpan(NO_ANSWER, 0.0, 0, 0)] for outcome in done.outcomes]
-    rows = ",".join([spans(best) if search.top_k > 1 else span(best[0]) for best in found])
-    return (rows if alone else f"[{rows}]").encode()
 
 
 def render_vectors(done: Judged, wanted: HubParameters) -> bytes:

@@ -3,6 +3,8 @@
 The numbers are those of `/metrics`, in a form that a browser reads without effort.
 """
 
+import asyncio
+from collections.abc import Sequence
 from time import monotonic
 
 from fastapi import APIRouter
@@ -11,7 +13,11 @@ from pydantic import Field
 from service.api.exchange import Desk, Wire
 from service.bundle.manifest import Role
 from service.predictors import Predictor
+from service.telemetry.metrics import Metrics
 from service.telemetry.traffic import Traffic, traffic_of
+
+KEPT_S = 0.5
+"""How long an answer is good for whoever asks: putting it together takes as long as a score of texts."""
 
 
 class ModelTraffic(Wire):
@@ -46,15 +52,26 @@ class LiveView(Wire):
 def router(desk: Desk) -> APIRouter:
     """The route."""
     routes = APIRouter()
+    last: LiveView | None = None
+    asking = asyncio.Lock()
 
     @routes.get("/v1/live", summary="What the models have done so far")
     async def live() -> LiveView:
+        nonlocal last
         predictors = desk.lifecycle.catalogue.predictors
-        found = traffic_of(desk.metrics.collected().collect())
-        view = tuple(_described(predictor, found.get(predictor.name, Traffic())) for predictor in predictors)
-        return LiveView(seconds=monotonic(), data=view)
+        async with asking:
+            if last is None or monotonic() - last.seconds > KEPT_S:
+                last = await asyncio.to_thread(_look, desk.metrics, predictors)
+        return last
 
     return routes
+
+
+def _look(metrics: Metrics, predictors: Sequence[Predictor]) -> LiveView:
+    """In any thread."""
+    found = traffic_of(metrics.collected().collect())
+    view = tuple(_described(predictor, found.get(predictor.name, Traffic())) for predictor in predictors)
+    return LiveView(seconds=monotonic(), data=view)
 
 
 def _described(predictor: Predictor, traffic: Traffic) -> ModelTraffic:

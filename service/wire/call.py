@@ -3,6 +3,7 @@
 It knows the form of HTTP. It knows nothing of connections, ASGI, paths or models.
 """
 
+from ipaddress import IPv6Address
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,16 @@ EVERYWHERE: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-option
 """Headers of every answer."""
 
 
+def peer_of(address: str) -> str:
+    """Whom to count: an IPv4 address, or the /64 that whoever has one IPv6 address has as well."""
+    if ":" not in address:
+        return address
+    parsed = IPv6Address(address.partition("%")[0])
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Address(int(parsed) >> 64 << 64))
+
+
 class Call:
     """What was asked."""
 
@@ -29,6 +40,7 @@ class Call:
         "body",
         "headers",
         "key",
+        "left",
         "media_type",
         "method",
         "path",
@@ -44,8 +56,9 @@ class Call:
         self.path = path
         self.headers = headers
         self.body = body
-        self.peer = peer  # address of the client, without its port
+        self.peer = peer  # who asks, as `peer_of` tells
         self.started = perf_counter()
+        self.left = False  # the client has, so nobody reads the answer
         self.key: str | None = None  # public name of the API key, once it was found good
         self.stages: Stages | None = None  # where the time went, once there is an answer
         # What every request is asked for, found in one go; of several headers of a name the first one counts.

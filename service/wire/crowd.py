@@ -7,7 +7,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from heapq import nsmallest
-from ipaddress import IPv6Address
 from operator import itemgetter
 from typing import Protocol
 
@@ -152,13 +151,3 @@ class Crowd:
         finally:
             if self._guests:
                 self._sweep_later(loop, self._pause_s)
-
-
-def peer_of(address: str) -> str:
-    """Whom to count: an IPv4 address, or the /64 that whoever has one IPv6 address has as well."""
-    if ":" not in address:
-        return address
-    parsed = IPv6Address(address.partition("%")[0])
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(IPv6Address(int(parsed) >> 64 << 64))

@@ -64,7 +64,7 @@ class Quick:
 
     def leave(self) -> None:
         """The client has gone: so may the work."""
-        self.disconnected = True
+        self.disconnected = self._call.left = True
         if self._work is not None:
             self._work.cancel()
 
@@ -81,9 +81,7 @@ class Quick:
             fault = RuntimeError("a request failed outside of its endpoint")
             fault.__cause__ = error
             reply = self._instead(fault)
-        if self._flow.write_paused:  # the client has not taken the answers before this one
-            await self._flow.drain()
-        if self.disconnected:
+        if not await self._has_room():
             return
         if CLOSE in reply.headers:
             self.keep_alive = False
@@ -91,6 +89,17 @@ class Quick:
         if not self.keep_alive:
             self._transport.close()
         self._on_response()
+
+    async def _has_room(self) -> bool:
+        """Wait for a client that has not taken the answers before this one; False if it never does."""
+        try:
+            if self._flow.write_paused:
+                await self._flow.drain()
+        except asyncio.CancelledError:  # it has gone, or the time to drain is over
+            if not self.disconnected:
+                self._transport.abort()
+            return False
+        return not self.disconnected
 
     def _instead(self, error: Exception) -> Reply:
         """What is said where the endpoint gave no answer; it has counted the request all the same."""
