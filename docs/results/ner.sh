@@ -44,11 +44,13 @@ score() { # the test split of CoNLL, once, when everything is chosen
   done
 }
 
-ablation() { # rows with fewer texts train for more epochs; all stop early on dev
+few=(--set training.epochs=30 --set training.patience=20) # fewer texts: more epochs, and none is stopped early
+
+ablation() {
   for seed in "${@:-1}"; do
-    student "$RUNS/ner-ablation" labels-alone "${no_texts[@]}" --set objective.alpha=1 --set training.epochs=30 \
+    student "$RUNS/ner-ablation" labels-alone "${no_texts[@]}" "${few[@]}" --set objective.alpha=1 \
       --set "seed=$seed" --set "version=$seed"
-    student "$RUNS/ner-ablation" logits "${no_texts[@]}" --set training.epochs=30 --set "seed=$seed" --set "version=$seed"
+    student "$RUNS/ner-ablation" logits "${no_texts[@]}" "${few[@]}" --set "seed=$seed" --set "version=$seed"
   done
   "$PYTHON" -m export results "$RUNS/ner-ablation"
 }

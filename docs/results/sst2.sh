@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every model behind docs/results/sst2.md, from the repository's root: docs/results/sst2.sh teach | distill | ablation | widths | widths_small
+# Makes every model behind docs/results/sst2.md, from the repository's root: docs/results/sst2.sh teach | distill | alone | ablation | widths | widths_small
 # DATA holds sst2/{train,dev}.tsv.gz and imdb/{train,unsup}.tsv.gz (columns text, label); TEACHER is all-MiniLM-L6-v2.
 # Without local files, leave the --set options out: the recipes name the same data and weights on the Hugging Face hub.
 set -euo pipefail
@@ -22,9 +22,14 @@ student() { # where to publish, the bundle's name, and what differs from the rec
 
 distill() { student models sst2-bilstm "${films[@]}"; }
 
-ablation() { # the last row is the committed student. Rows with fewer texts train for more epochs; all stop early on dev
-  student runs/ablation labels-alone "${no_films[@]}" "${no_copies[@]}" --set objective.alpha=1 --set training.epochs=12
-  student runs/ablation logits "${no_films[@]}" "${no_copies[@]}" --set training.epochs=12
+alone() { # no texts but SST-2's own: more epochs, and stopped late
+  few=("${no_films[@]}" "${no_copies[@]}" --set training.epochs=12 --set training.patience=24)
+  student runs/ablation labels-alone "${few[@]}" --set objective.alpha=1
+  student runs/ablation logits "${few[@]}"
+}
+
+ablation() { # the last row is the committed student
+  alone
   student runs/ablation logits-augmented "${no_films[@]}" --set training.epochs=6
   student runs/ablation logits-unlabelled "${films[@]}" "${no_copies[@]}"
   "$PYTHON" -m export results runs/ablation
