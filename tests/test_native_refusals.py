@@ -1,5 +1,6 @@
 """What the native engine refuses: weights that don't fit or are no numbers, ids and lengths out of range."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -54,6 +55,36 @@ def test_lengths_out_of_range_are_refused(length: int) -> None:
     feeds = {"input_ids": np.zeros((2, 3), np.int64), "lengths": np.array([1, length])}
     with pytest.raises(ValueError, match=f"row 1 has length {length} in a block of 3"):
         graph.run(feeds)
+
+
+def test_ids_that_change_while_they_are_read_harm_nobody() -> None:
+    graph, feeds = native(TEXT.graph()), feeds_of(TEXT, [[1] * 100_000] * 16)
+    timer = threading.Timer(0.05, lambda: feeds["input_ids"].fill(2**40))
+    timer.start()
+    try:
+        assert np.isfinite(graph.run(feeds)).all()
+    except ValueError as error:  # they changed before they were looked at
+        assert "token id" in str(error)
+    timer.join()
+
+
+def test_a_flag_that_could_not_be_seen_is_refused() -> None:
+    network = _network(blueprint(TEXT.graph()), EngineOptions())
+    for kind in (np.int64, np.bool_, np.float32):
+        with pytest.raises(TypeError):
+            network.run([tuple(feeds_of(TEXT, ROWS).values())], np.zeros(1, kind))
+
+
+def test_a_comparison_that_no_layer_reads_is_refused() -> None:
+    with pytest.raises(ValueError, match="a dense layer reads the comparison"):
+        opened(replace(blueprint(PAIR.graph()), last=()))
+
+
+def test_a_table_that_would_take_minutes_is_refused() -> None:
+    found = blueprint(TEXT.graph())
+    wide = np.broadcast_to(found.embedding[:1, :1], (2**16, 2**16))
+    with pytest.raises(Exception, match="would take too long"):
+        opened(replace(found, embedding=wide))
 
 
 def test_blocks_of_other_shapes_are_refused() -> None:

@@ -15,8 +15,8 @@ constexpr float state_unit = 8192;  // a state h, |h| <= 1, is kept as round(h *
 // A tile has 16 columns of so many units of h; how they lie in it: kernels/tiles.hpp.
 constexpr size_t tile_units = 64, tile_bytes = 1024;
 
-// How many tiles it takes for all units of h.
-constexpr size_t spans(size_t pairs) { return (2 * pairs + tile_units - 1) / tile_units; }
+// How many tiles it takes for all units of h. Static: kernels for several processors must not share its code.
+static constexpr size_t spans(size_t pairs) { return (2 * pairs + tile_units - 1) / tile_units; }
 
 // One direction's recurrent weights, in blocks of `lanes` units whose four gates lie together.
 struct Recurrent {
@@ -66,6 +66,9 @@ struct Kernels {
   void (*fold)(const Fold&, size_t begin, size_t end);
   void (*squash)(const float* x, float* sigmoid, float* tanh, size_t size);  // for tests; size in whole lanes
 };
+
+// Do a few steps of these kernels come to the same bits as those in plain C++?
+bool agree(const Kernels& kernels);
 
 // The quickest that this processor has, or the one that is asked for by name; null if there is none such here.
 const Kernels* choose_kernels(const char* name);

@@ -33,6 +33,7 @@ LstmWeights lstm(const In<int8_t, 2>& values, const In<float, 1>& scales, const 
                  const In<float, 3>& recurrent, const In<float, 2>& bias) {
   const size_t hidden = recurrent.shape(2), most = 1 << 16;
   require(values.shape(0) > 0 && values.shape(1) > 0 && hidden > 0, "the vocabulary, embeddings and states have a size");
+  require(values.shape(0) <= INT32_MAX, "a vocabulary has 2,147,483,647 tokens at most");
   require(values.shape(1) <= most && hidden <= most, "embeddings and states have 65,536 numbers at most");
   require(scales.shape(0) == values.shape(0), "each embedding has a scale");
   require(input.shape(0) == 2 && input.shape(1) == 4 * hidden && input.shape(2) == values.shape(1),
@@ -128,7 +129,7 @@ NB_MODULE(understudy_native, m) {
   nb::class_<Network>(m, "Network")
       .def("__init__", &open, "values"_a, "scales"_a, "input"_a, "recurrent"_a, "bias"_a, "pooling"_a, "each"_a,
            "compare"_a, "last"_a, "threads"_a = 1, "isa"_a = nb::none())
-      .def("run", &run, "texts"_a, "stop"_a = nb::none())
+      .def("run", &run, "texts"_a, "stop"_a.noconvert() = nb::none())
       .def_prop_ro("isa", &Network::isa);
   m.attr("INTERFACE") = 1;  // service/bundle/native.py asks for this one
   m.def("squash", &squash, "values"_a, "isa"_a = nb::none());

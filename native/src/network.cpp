@@ -48,6 +48,12 @@ std::vector<float> beside(const std::vector<float>& first, const std::vector<flo
 
 }  // namespace
 
+// Each number is read once, then kept here: whoever has the arrays may write to them meanwhile.
+struct Network::Checked {
+  std::vector<int32_t> ids;
+  std::vector<Row> rows;
+};
+
 Network::Network(const Kernels& kernels, const Plan& plan, int threads)
     : kernels_(kernels),
       pool_(threads),
@@ -61,12 +67,14 @@ Network::Network(const Kernels& kernels, const Plan& plan, int threads)
   each_ = layers(kernels, plan.each, places);
   if (compare_) places = compared(places);
   last_ = layers(kernels, plan.last, places);
+  if (compare_ && last_.empty()) throw std::invalid_argument("a dense layer reads the comparison");
   if (each_.empty() && last_.empty()) throw std::invalid_argument("a network has a dense layer at least");
   labels_ = places.of.size();
 }
 
 void Network::run(std::span<const Texts> texts, float* logits, Stop stop) const {
-  const std::vector<Row> rows = checked(texts);
+  const Checked own = checked(texts);
+  const std::vector<Row>& rows = own.rows;
   if (rows.empty()) return;
   const size_t count = texts[0].rows, width = texts[0].width;
   std::vector<float*> out;
@@ -79,9 +87,10 @@ void Network::run(std::span<const Texts> texts, float* logits, Stop stop) const 
   answer(states.get(), out);
 }
 
-std::vector<Row> Network::checked(std::span<const Texts> texts) const {
+Network::Checked Network::checked(std::span<const Texts> texts) const {
   if (texts.size() != this->texts()) throw std::invalid_argument("another number of texts than the network reads");
-  std::vector<Row> rows;
+  std::vector<int32_t> kept;
+  std::vector<int> lengths;
   for (const Texts& some : texts) {
     if (some.rows != texts[0].rows) throw std::invalid_argument("as many first as second texts are wanted");
     for (size_t row = 0; row < some.rows; row++) {
@@ -90,14 +99,23 @@ std::vector<Row> Network::checked(std::span<const Texts> texts) const {
       if (length < 1 || size_t(length) > some.width || length > INT32_MAX)
         throw std::invalid_argument("row " + std::to_string(row) + " has length " + std::to_string(length) + " in a block of " +
                                     std::to_string(some.width));
-      for (int64_t place = 0; place < length; place++)
-        if (ids[place] < 0 || size_t(ids[place]) >= tower_.vocabulary())
-          throw std::invalid_argument("token id " + std::to_string(ids[place]) + " is not in a vocabulary of " +
+      lengths.push_back(int(length));
+      for (int64_t place = 0; place < length; place++) {
+        const int64_t id = ids[place];
+        if (id < 0 || size_t(id) >= tower_.vocabulary())
+          throw std::invalid_argument("token id " + std::to_string(id) + " is not in a vocabulary of " +
                                       std::to_string(tower_.vocabulary()));
-      rows.push_back({ids, int(length)});
+        kept.push_back(int32_t(id));
+      }
     }
   }
-  return rows;
+  Checked own{std::move(kept), {}};
+  const int32_t* ids = own.ids.data();
+  for (const int length : lengths) {
+    own.rows.push_back({ids, length});
+    ids += length;
+  }
+  return own;
 }
 
 void Network::answer(const float* states, const std::vector<float*>& out) const {

@@ -39,7 +39,8 @@ class Network {
   void run(std::span<const Texts> texts, float* logits, Stop stop) const;
 
  private:
-  std::vector<Row> checked(std::span<const Texts> texts) const;
+  struct Checked;
+  Checked checked(std::span<const Texts> texts) const;
   void answer(const float* states, const std::vector<float*>& out) const;
 
   const Kernels& kernels_;

@@ -1,10 +1,14 @@
 #include "pool.hpp"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
+
+#include "arithmetic.hpp"
 
 namespace understudy {
 
@@ -18,6 +22,7 @@ struct Job {
   std::exception_ptr failure{};
 
   void help() {
+    const StandardArithmetic standard;
     for (int item; (item = next.fetch_add(1)) < items;) {
       try {
         work(item);
@@ -56,7 +61,7 @@ struct Pool::Shared {
   }
 };
 
-Pool::Pool(int threads) : threads_(threads), shared_(std::make_shared<Shared>()) {
+Pool::Pool(int threads) : threads_(threads), process_(getpid()), shared_(std::make_shared<Shared>()) {
   try {
     for (int helper = 1; helper < threads; helper++) std::thread([shared = shared_] { shared->serve(); }).detach();
   } catch (...) {  // no more threads to be had: those that started must not wait for ever
@@ -68,6 +73,7 @@ Pool::Pool(int threads) : threads_(threads), shared_(std::make_shared<Shared>())
 Pool::~Pool() { dismiss(); }
 
 void Pool::dismiss() {
+  if (getpid() != process_) return;
   const std::lock_guard lock(shared_->changing);
   shared_->over = true;
   shared_->changed.notify_all();
@@ -76,7 +82,7 @@ void Pool::dismiss() {
 void Pool::run(int items, const std::function<void(int)>& work) {
   Job job{work, items};
   std::unique_lock mine(shared_->calling, std::defer_lock);
-  const bool shared = threads_ > 1 && items > 1 && mine.try_lock();
+  const bool shared = threads_ > 1 && items > 1 && getpid() == process_ && mine.try_lock();
   if (shared) {
     const std::lock_guard lock(shared_->changing);
     shared_->job = &job;

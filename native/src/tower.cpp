@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "arithmetic.hpp"
+
 namespace understudy {
 
 namespace {
@@ -47,6 +49,7 @@ Tower::Tower(const Kernels& kernels, const LstmWeights& weights, Pool& pool)
 }
 
 void Tower::pack(const LstmWeights& weights) {
+  const StandardArithmetic standard;
   const size_t lanes = kernels_.lanes, pairs = (hidden_ + 1) / 2;
   recurrent_ = array<int16_t>(2 * width_ * gates * pairs * 2);
   scales_ = array<float>(2 * width_ * gates);
@@ -161,7 +164,9 @@ void Tower::run(std::span<const Row> rows, Pooling pooling, float* states, Pool&
     begin += pooling == Pooling::pieces ? rows[row].length : 1;
   }
   // Two directions for each part, so half as many parts as threads keep all busy.
-  const size_t wanted = std::min(count, size_t(pool.threads() + 1) / 2);
+  // A tile has room for 16 rows and takes as long with fewer.
+  const size_t worth = kernels_.tiles ? std::max(count / 16, size_t{1}) : count;
+  const size_t wanted = std::min(worth, size_t(pool.threads() + 1) / 2);
   const size_t parts = std::max(wanted, (count + most_rows - 1) / most_rows);
   std::vector<Part> each(parts);
   for (size_t row = 0; row < count; row++) {  // dealt out, so that each has long and short ones

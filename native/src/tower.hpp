@@ -26,7 +26,7 @@ struct LstmWeights {
 enum class Pooling { last, max, pieces };
 
 struct Row {
-  const int64_t* ids;
+  const int32_t* ids;
   int length;
 };
 

@@ -129,6 +129,8 @@ class _Walk:
         last, source = self._layers(self._made(OUTPUT, "Identity")[0] if maker.kind == "Identity" else OUTPUT)
         if self._maker(source).kind != "Concat":
             return last, False, [], self._tower(source, *RECURRENT_INPUTS)
+        if not last:
+            raise Unrecognised("no layer reads its comparison")
         first, second = self._compared(source)
         (each, one), (again, other) = self._layers(first), self._layers(second)
         towers = self._tower(one, *SIAMESE_INPUTS[:2]), self._tower(other, *SIAMESE_INPUTS[2:])

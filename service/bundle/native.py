@@ -24,6 +24,9 @@ INTERFACE = 1
 MOST_TABLE_BYTES = 512 * 2**20
 """The folded table has 2 x 4H numbers of 16 bits for each token: 73 MB for 30,000 tokens and H = 150."""
 
+MOST_FOLDING = 2e11
+"""Multiplications that make it: some ten seconds, in which nothing can stop them."""
+
 _LANES = 16  # units come in blocks of as many at most
 
 
@@ -85,10 +88,12 @@ def _module() -> Any:
 
 
 def _network(blueprint: Blueprint, options: EngineOptions) -> Any:
-    (vocabulary, _), hidden = blueprint.embedding.shape, blueprint.recurrent.shape[-1]
+    (vocabulary, embedding), hidden = blueprint.embedding.shape, blueprint.recurrent.shape[-1]
     table = vocabulary * 2 * 4 * -(-hidden // _LANES) * _LANES * 2
     if table > MOST_TABLE_BYTES:
         raise _No(f"its table would take {table / 1e6:.0f} MB of memory (most: {MOST_TABLE_BYTES / 1e6:.0f})")
+    if vocabulary * embedding * 8 * hidden > MOST_FOLDING:
+        raise _No("to fold its table would take too long")
     return _module().Network(
         blueprint.embedding,
         blueprint.scales.ravel(),

@@ -11,21 +11,22 @@ namespace {
 class Amx {
  public:
   Amx(int rows, size_t stride) : stride_(stride) {
-    _tile_storeconfig(&before_);
+    asm volatile("sttilecfg %0" : "=m"(before_));
     SetUp own = {};
     own.palette = 1;
     for (int tile = 0; tile < 8; tile++) {
       own.bytes[tile] = 64;
       own.rows[tile] = (uint8_t)(tile < 6 ? rows : tile_rows);
     }
-    _tile_loadconfig(&own);
+    load(own);
   }
-  ~Amx() { _tile_loadconfig(&before_); }
+  ~Amx() { load(before_); }
   Amx(const Amx&) = delete;
   Amx& operator=(const Amx&) = delete;
 
   // Tiles 0 to 3 hold sums, 4 and 5 states, 6 and 7 weights.
   void multiply(const uint8_t* high, const uint8_t* low, const uint8_t* weights, Products& products) const {
+    asm volatile("" ::: "memory");  // what the tiles are loaded from is written by now: the intrinsics do not say that they read
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -52,6 +53,10 @@ class Amx {
     uint16_t bytes[16];
     uint8_t rows[16];
   };
+
+  // Not the intrinsic: GCC's, up to version 13, tells the compiler of the first 8 bytes alone, so that it may leave the
+  // others unwritten.
+  static void load(const SetUp& set_up) { asm volatile("ldtilecfg %0" ::"m"(set_up) : "memory"); }
 
   size_t stride_;
   SetUp before_;
