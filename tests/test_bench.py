@@ -12,11 +12,14 @@ from typer.testing import CliRunner, Result
 
 from service.bench.__main__ import app
 from service.bench.engine import Entry, Subject, Workload, prepare, race, ratios
+from service.bench.flags import entries_of
 from service.bench.process import PROC, usage
 from service.bench.served import Meter, between
+from service.bench.variants import first_student
 from service.bench.worker import WorkerFailed, pinned
 from service.bundle.manifest import Precision, Role
-from tests.running import serving
+from tests import natively
+from tests.running import ROOT, serving
 
 BRIEF = Workload(rows=4, tokens=6, rounds=3, turn_ms=0)
 
@@ -37,6 +40,15 @@ def test_the_report_compares_every_graph_with_the_teacher(toy_models: Path, tmp_
         assert 0 < line["p10_us"] <= line["median_us"] <= line["p90_us"]
     assert (report["workload"]["rows"], report["workload"]["tokens"]) == (3, 6)
     assert report["machine"]["cores"] >= 1
+
+
+@natively.NEEDED
+def test_our_own_engine_is_measured_too_where_it_knows_the_graph() -> None:
+    named = {entry.suffix for entry in entries_of(None, ROOT / "models") if entry.folder.parent.name == "sst2-bilstm"}
+    assert named == {"exact", "fast", "native"}
+    default = first_student(ROOT / "models")
+    assert default is not None
+    assert (default.folder.parent.name, default.suffix) == ("sst2-bilstm", "native")
 
 
 def test_bundles_and_yardsticks_can_be_named(toy_student: Path, toy_teacher: Path) -> None:

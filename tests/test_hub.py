@@ -1,4 +1,4 @@
-"""`POST /predict` and `POST /`, asked by Hugging Face's own client."""
+"""`POST /predict`, `POST /` and `POST /models/{name}`, asked by Hugging Face's own client."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def of_pairs(zoo: Path) -> Iterator[httpx2.Client]:
         yield client
 
 
-@pytest.fixture(params=PATHS)
+@pytest.fixture(params=[*PATHS, "/models/toy"])
 def hub(request: pytest.FixtureRequest, server: Running, monkeypatch: pytest.MonkeyPatch) -> InferenceClient:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # it would take this machine for far away
     return InferenceClient(model=f"{server.url}{request.param}")
@@ -55,6 +55,16 @@ def test_its_client_chooses_the_function(hub: InferenceClient, zoo: Path, functi
     found = hub.text_classification("good", function_to_apply=function)  # type: ignore[arg-type]
     wanted = expected(zoo, "toy", "good", None if function is None else Function(function))
     assert {row.label: row.score for row in found} == pytest.approx(wanted, abs=1e-5)
+
+
+def test_each_model_has_an_address_of_its_own(server: Running, zoo: Path) -> None:
+    with server.client() as client:
+        other = client.post("/models/tags@1", json={"inputs": "good"})
+        wrong = client.post("/models/ape", json={"inputs": "good"})
+    [row] = HubLabels.model_validate_json(other.content).root
+    assert {found.label: found.score for found in row} == pytest.approx(expected(zoo, "tags", "good"), abs=1e-5)
+    assert wrong.status_code == 404
+    assert wrong.json()["error"].startswith("no such model; there are ")
 
 
 def test_its_client_hears_what_is_wrong(server: Running) -> None:

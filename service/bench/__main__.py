@@ -38,7 +38,7 @@ def engine(
     rounds: AtLeastOne = Workload.rounds,
     json: Json = None,
 ) -> None:
-    """Microseconds a row of ONNX Runtime alone, all bundles in turns in one run."""
+    """Microseconds a row of the engine alone, all bundles in turns in one run."""
     try:
         check_places(json)
         entries = entries_of(bundle, models)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from service.bundle.encoder import Row
 from service.bundle.engines import Engine
 from service.bundle.manifest import SIAMESE_INPUTS, TOKENIZER_FILE, Manifest, Precision, Role
+from service.bundle.native import knows
 from service.bundle.rows import Joined, Twins
 from service.bundle.runtime import EngineOptions, OpenBundle, RunHandle, open_bundle
 
@@ -55,6 +56,12 @@ class Entry:
     def open(self, threads: int = 1) -> OpenBundle:
         """Raises BundleError."""
         return open_bundle(self.folder, self.precision, EngineOptions(threads=threads, engine=self.engine))
+
+
+def natively(folder: Path, manifest: Manifest) -> list[Entry]:
+    """The bundle by our own engine, where it is installed and knows the graph."""
+    content = (folder / manifest.graphs[Precision.EXACT].file).read_bytes()
+    return [Entry(folder, Precision.EXACT, Engine.NATIVE)] if knows(content) else []
 
 
 @dataclass(frozen=True, slots=True)

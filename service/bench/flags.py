@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol, get_type_hints
 import typer
 
 from service.bench.client import Pool
-from service.bench.engine import Entry, parse_entry
+from service.bench.engine import Entry, natively, parse_entry
 from service.bench.http import Course, Loads, Pace
 from service.bundle.manifest import Role
 from service.bundle.store import find_bundles, read_manifest
@@ -130,7 +130,11 @@ def _every_graph(models: Path) -> list[Entry]:
     newest = {place.name: place.folder for place in find_bundles(models)}
     if not newest:
         raise typer.BadParameter(f"{models} holds no bundle; name one with --bundle")
-    return [Entry(folder, precision) for folder in newest.values() for precision in read_manifest(folder).graphs]
+    entries: list[Entry] = []
+    for folder in newest.values():
+        manifest = read_manifest(folder)
+        entries += [Entry(folder, precision) for precision in manifest.graphs] + natively(folder, manifest)
+    return entries
 
 
 def places_of(names: Sequence[str], subjects: Sequence[Named]) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from service.bench.engine import Entry
+from service.bench.engine import Entry, natively
 from service.bench.http import Variant
 from service.bench.served import Service, only, serve_command, started
 from service.bench.wire import Caller, Dialect, Target
@@ -46,12 +46,13 @@ def attached(url: str, pid: int | None, lineup: Lineup) -> Variant:
 
 
 def first_student(models: Path) -> Entry | None:
-    """The newest version of what a service would serve by default."""
+    """The newest version of what a service would serve by default, by the engine that it would take."""
     newest = {place.name: read_manifest(place.folder) for place in find_bundles(models)}
     names = [name for name, manifest in newest.items() if manifest.role is Role.STUDENT]
     if not names:
         return None
-    return Entry(models / names[0] / newest[names[0]].version, Precision.EXACT)
+    folder = models / names[0] / newest[names[0]].version
+    return next(iter(natively(folder, newest[names[0]])), Entry(folder, Precision.EXACT))
 
 
 def _start(stack: ExitStack, lineup: Lineup, entry: Entry, flags: str, checkout: Path) -> Variant:

@@ -75,6 +75,16 @@ def open_native(content: bytes, options: EngineOptions, source: str = "graph") -
         raise EngineUnfit(f"{source}: the native engine cannot run it: {one_line(error) or 'no memory'}") from error
 
 
+def knows(content: bytes) -> bool:
+    """Is it installed, and are these bytes of a graph that it runs?"""
+    try:
+        _module()
+        recognise(OnnxFile.read(content))
+    except (_No, Unreadable, Unrecognised):
+        return False
+    return True
+
+
 class _No(Exception):
     """Why the native engine does not run a graph."""
 

@@ -36,7 +36,7 @@ def plain(desk: Desk) -> list[APIRouter]:
 
 def dialect_of(path: str) -> Dialect:
     """How to speak of errors on a path, also on one that no route has."""
-    if path in hub.PATHS:
+    if hub.speaks(path):
         return HUB
     if path == embed.OPENAIS:
         return OPENAI

@@ -1,10 +1,11 @@
-"""`POST /predict` and `POST /`: the shape of the Hugging Face inference API for text and token classification, feature
-extraction and question answering.
+"""`POST /predict`, `POST /` and `POST /models/{name}`: the shape of the Hugging Face inference API for text and token
+classification, feature extraction and question answering. The first two ask the default model.
 
 Of text classification the answer is a list of lists even for one text, and of token classification it is not: that is
 what Hugging Face's own client reads.
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
@@ -28,6 +29,8 @@ from service.predictors import Outcome, RowScores
 from service.wire.call import Call, Reply
 
 PATHS = ("/predict", "/")
+OF_MODEL = "/models/{name}"
+_OF_MODEL = re.compile(r"/models/(?P<name>[^/]+)")
 LONGEST = 15
 """Tokens of an answer where nothing is said of it, as Hugging Face has it."""
 
@@ -65,7 +68,7 @@ class HubParameters(Wire):
 
 
 class HubRequest(Wire):
-    """Texts to classify, for the default model."""
+    """Texts to classify."""
 
     inputs: TextsOrQuestions = Field(
         description="One text or a list of texts; for a model that reads pairs, one pair or a list of pairs; for one "
@@ -127,12 +130,14 @@ class HubResponse(
 
 
 def routes(desk: Desk) -> list[HotRoute]:
-    """The endpoint under both of its paths."""
+    """The endpoint under all of its paths."""
 
     async def work(call: Call) -> Reply:
         asked = desk.receive(call, HubRequest, UNSAID)
         alone = isinstance(asked.inputs, str | TextPair | Question)
-        ask = Ask(texts_of(asked.inputs), "inputs", wants=Wants.ANY, pairs_by=PAIRS_BY)
+        place = _OF_MODEL.fullmatch(call.path)
+        name = None if place is None else place["name"]
+        ask = Ask(texts_of(asked.inputs), "inputs", name, wants=Wants.ANY, pairs_by=PAIRS_BY)
         done = await desk.classify(call, ask)
         wanted = asked.parameters or DEFAULTS
         if done.predictor.bundle.meaning.choice is Choice.ANSWER:
@@ -152,10 +157,16 @@ def routes(desk: Desk) -> list[HotRoute]:
             "Classify texts (Hugging Face shape)",
             HubRequest,
             HubResponse,
+            _OF_MODEL if path == OF_MODEL else None,
             of_model=True,
         )
-        for path in PATHS
+        for path in (*PATHS, OF_MODEL)
     ]
+
+
+def speaks(path: str) -> bool:
+    """Is an error on this path told in this shape?"""
+    return path in PATHS or path.startswith("/models/")
 
 
 DEFAULTS = HubParameters()

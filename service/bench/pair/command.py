@@ -42,7 +42,7 @@ Patience = Annotated[
 ]
 Engine = Annotated[bool, typer.Option(help="measure the engines alone")]
 Http = Annotated[bool, typer.Option(help="measure services over HTTP")]
-Html = Annotated[Path | None, typer.Option(help="write one page with tables and plots here; needs understudy[report]")]
+Html = Annotated[Path | None, typer.Option(help="write one page with tables and plots here; needs the extra `report`")]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def engine_sheet(report: PairReport, threads: int) -> Sheet:
     named = {each.title: _cells(report, threads, each.title, _us) for each in report.contenders}
     return Sheet(
         title=f"Engine: µs a row, {_threads(threads)}",
-        caption="Medians of the rounds (least–most) of ONNX Runtime alone, texts tokenised before. "
+        caption="Medians of the rounds (least–most) of the engine alone, texts tokenised before. "
         f"{NONE}: a pass would have taken too long.",
         headings=("lengths", "model", *(f"batch {batch}" for batch in batches_of(report))),
         rows=_rows(report, named),
