@@ -16,18 +16,19 @@ Schema = Mapping[str, Any]
 
 HEAD = """# The API
 
-Every route with its fields, the shapes of answers, and all errors. `python -m tests.api_page > docs/api.md` writes this
-page out of what the service says of itself (`GET /openapi.json`), and a test compares both. What the tasks mean, and how
-the dialects differ, stands in the [README](../README.md#the-api); a browser that is online shows the same at `/docs`.
+Every route with its fields, the shapes of answers, and all errors. `python -m tests.api_page > docs/api.md` writes
+this page out of what the service says of itself (`GET /openapi.json`), and a test compares both. What the tasks
+mean, and how the dialects differ, stands in the [README](../README.md#the-api); a browser that is online shows the
+same at `/docs`.
 
 """
 
 ERRORS = """## Errors
 
-In our own dialect `application/problem+json` (RFC 9457) with `title`, `status`, `detail`, `request_id` and, where fields
-are wrong, `errors`; the others have their own clients' shapes (Hugging Face `error`, OpenAI `error.message`, v2 `error`).
-No answer holds a trace or a text. Beside these: 404 and 405 of paths and methods that no route has, and 408, 413, 414,
-417 and 431 where a request breaks a bound of the connection before a route sees it.
+In our own dialect `application/problem+json` (RFC 9457) with `title`, `status`, `detail`, `request_id` and, where
+fields are wrong, `errors`; the others have their own clients' shapes (Hugging Face `error`, OpenAI `error.message`,
+v2 `error`). No answer holds a trace or a text. Beside these: 404 and 405 of paths and methods that no route has,
+and 408, 413, 414, 417 and 431 where a request breaks a bound of the connection before a route sees it.
 
 | status | | when |
 |--:|---|---|

@@ -1,4 +1,4 @@
-"""The page docs/metrics.md: `python -m tests.metrics_page` prints it, out of what `/metrics` says of the committed models."""
+"""The page docs/metrics.md: `python -m tests.metrics_page` prints it: what `/metrics` says of the committed models."""
 
 import asyncio
 import sys
@@ -13,11 +13,12 @@ from tests.running import ROOT, client_of, opened
 
 HEAD = """# Metrics
 
-What `GET /metrics` says, as Prometheus reads it. `python -m tests.metrics_page > docs/metrics.md` writes this page, and a
-test compares both. With several workers any of them answers for all. The alarms of `deploy/prometheus/alerts.yaml` say
-when to worry, and the dashboard of `deploy/grafana` shows what matters ([deploy](../deploy/README.md)). Those of agreement,
-watch and capture have the label `model` once there is something to count. What begins with `process_` is
-prometheus_client's, of one process, and not there where several workers share.
+What `GET /metrics` says, as Prometheus reads it. `python -m tests.metrics_page > docs/metrics.md` writes this page,
+and a test compares both. With several workers any of them answers for all. The alarms of
+`deploy/prometheus/alerts.yaml` say when to worry, and the dashboard of `deploy/grafana` shows what matters
+([deploy](../deploy/README.md)). Those of agreement, watch and capture have the label `model` once there is
+something to count. What begins with `process_` is prometheus_client's, of one process, and not there where several
+workers share.
 
 | metric | kind | labels | |
 |---|---|---|---|
