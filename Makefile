@@ -20,7 +20,7 @@ NATIVE_SOURCES := $(shell find native -type f)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve native test prove check format bench image lock audit clean
+.PHONY: help serve native dev test prove check format bench image lock audit clean
 
 help:  ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,8 @@ serve: $(SLIM)  ## serve models/ on http://HOST:PORT, from .venv (no torch)
 	.venv/bin/python -m service serve --host $(HOST) --port $(PORT) $(ARGS)
 
 native: .venv/.native  ## build our own engine for BiLSTMs into .venv, where `make serve` finds it; needs a C++ compiler
+
+dev: $(DEV) .venv-dev/.native  ## create .venv-dev, with torch: to distil and to develop
 
 # Two at a time: half of the tests wait for a server. A file stays with one, which keeps its servers and toys for it.
 test: $(DEV) .venv-dev/.native  ## run all tests, from .venv-dev; ARGS='-n 0' one at a time

@@ -23,6 +23,7 @@ from export.tags import BadTag, Spelling, Words, tagged
 from service.bundle.encoder import Text
 from service.bundle.manifest import Task
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can spell them; no tokenizer takes them
 
 Label = int | tuple[int, ...] | tuple[float, ...] | Words | Answers
@@ -85,11 +86,12 @@ class Dataset:
 def read_examples(source: str, names: Names, columns: Columns) -> Iterator[Example]:
     """Stream labelled examples.
 
-    A label is one of the names, or its index (0, 1, …). Several labels of a row are a list, or one string with commas
-    between them; so are several numbers. Tags are a list beside a list of words, or two strings with spaces.
+    A label is one of the names, or its index (0, 1, …) where no name is a number itself. Several labels of a row are a
+    list, or one string with commas between them; so are several numbers. Tags are a list beside a list of words, or two
+    strings with spaces.
     """
     read = CELLS[names.task]
-    for line, record in _records(source, (*columns.texts, columns.label)):
+    for line, record in _records(source, (*columns.texts, columns.label), names.labels):
         try:
             second = None if columns.pair is None else record[columns.pair]
             label = read(Cells(record[columns.label], record[columns.text], columns, second), names)
@@ -128,7 +130,10 @@ def held_out(source: str, names: Names, columns: Columns) -> tuple[Example, ...]
 
 @lru_cache(maxsize=16)
 def _index(labels: tuple[str, ...]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(labels)) if str(i) not in labels}
+    by_name = {name: i for i, name in enumerate(labels)}
+    if any(map(_NUMBER.fullmatch, labels)):  # of stars 1 to 5 a row with 0 would be a star
+        return by_name
+    return by_name | {str(i): i for i in range(len(labels))}
 
 
 def _one_label(cells: Cells, names: Names) -> Label:
@@ -199,8 +204,8 @@ def _text(source: str, line: int, value: object) -> str:
     return value
 
 
-def _records(source: str, needed: Sequence[str]) -> Iterator[tuple[int, Record]]:
-    for line, record in read_records(source, needed):
+def _records(source: str, needed: Sequence[str], classes: Sequence[str] = ()) -> Iterator[tuple[int, Record]]:
+    for line, record in read_records(source, needed, classes):
         for column in needed:
             if column not in record:
                 columns = ", ".join(str(name) for name in record) or "none"

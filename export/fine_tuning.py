@@ -4,6 +4,7 @@
 its business. What it is given of a task stands in `export.lessons`. This module knows nothing of students.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -44,6 +45,7 @@ from export.teacher import tokenized
 
 AVERAGE = "average.pt"
 SCORE = "dev.json"
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 class MaskedLanguageTrainer(Trainer):
@@ -168,11 +170,14 @@ def teacher_recipe(folder: str) -> str:
 
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
-    _claim(folder, recipe.model_dump_json(include={"seed", "teacher", "adaptation"}))
+    told = recipe.model_dump(mode="json", include={"seed", "teacher", "adaptation"})
+    claim = json.dumps(told | {"files": _files_digest(recipe.teacher.model, adaptation)})
     if (folder / "tokenizer.json").exists():  # what `_finish` writes last
+        _claim(folder, claim)
         return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
     encoding = masked_rows(tokenizer, adaptation, recipe.teacher.max_tokens)
+    _claim(folder, claim)  # of files that could be read: those that are mended are others
     set_seed(recipe.seed)
     trainer = MaskedLanguageTrainer(
         model=load_network(AutoModelForMaskedLM, recipe.teacher.model),
@@ -182,6 +187,19 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     )
     _train(trainer)
     return _finish(trainer, tokenizer, folder)
+
+
+def _files_digest(model: str, adaptation: Adaptation) -> str:
+    """Of the local files that an adaptation reads: the encoder's weights and the texts. Of the hub's only names are
+    known, which the recipe has."""
+    digest = hashlib.sha256()
+    weights = sorted(path for names in WEIGHTS for path in Path(model).glob(names))
+    named = [texts.source + ending for texts in adaptation.texts for ending in ("", "-wal")]  # where a store is written
+    for path in (*weights, *map(Path, named)):
+        if path.is_file():
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def masked_rows(tokenizer: PreTrainedTokenizerFast, adaptation: Adaptation, max_tokens: int) -> BatchEncoding:
@@ -228,7 +246,9 @@ def _claim(folder: Path, recipe: str) -> None:
     """Note beside the checkpoints whose they are: going on with another recipe's would make a teacher of neither."""
     note = folder / "recipe.json"
     if note.exists() and note.read_text(encoding="utf-8") != recipe:
-        raise RecipeError(f"{folder}: left by another recipe; remove it to start anew, or choose another --out")
+        raise RecipeError(
+            f"{folder}: left by another recipe or by other files; remove it to start anew, or choose another --out"
+        )
     if processes().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(recipe, encoding="utf-8")

@@ -30,10 +30,10 @@ from export.publish import Called, Reads, Reference, Trained, encoder_of, free_p
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
 from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.records import read_records
-from export.sections import HiddenStates, Section, Student
+from export.sections import HiddenStates, Student
 from export.signals import Output, hidden_parts
 from export.targets import Marks, marks_of, targets_of
-from export.teacher import Teacher
+from export.teacher import Teacher, weights_digest
 from export.teachers import AnyTeacher, open_teacher
 from export.to_onnx import graphs_of, teacher_graph
 from export.training import Judge, fit
@@ -72,7 +72,7 @@ def distill(recipe: DistillRecipe, places: Places, command: str, cluster: Cluste
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
-    folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev)}"
+    folder = places.work / "students" / f"{recipe.name}-{_digest(recipe, transfer, dev, student)}"
     fit(student, METHODS[recipe.method](recipe, transfer), judge_on(dev), folder, recipe.seed)
     if not processes().is_main_process:
         return place  # where one of us publishes it for all
@@ -289,11 +289,13 @@ def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
     return folder
 
 
-def _digest(recipe: Section, transfer: TransferSet, dev: Dev) -> str:
-    """Also of the teacher, whose signals they are."""
+def _digest(recipe: DistillRecipe, transfer: TransferSet, dev: Dev, student: nn.Module) -> str:
+    """Also of the teacher, whose signals they are, and of the files that the student begins with, by its weights."""
     found: list[NDArray[Any]] = [np.frombuffer(repr(dev.texts).encode(), dtype=np.uint8)]
     for side in (*transfer.tokens, *dev.tokens):
         found.extend((side.flat, side.offsets))
     found.extend((transfer.signals.logits, *hidden_parts(transfer.signals)))
     found.extend(part for part in (transfer.theirs, transfer.targets, dev.targets) if part is not None)
+    if recipe.student.begins_with_files:  # an SVD's last bits depend on the threads, and its run must be found again
+        found.append(np.frombuffer(weights_digest(student).encode(), dtype=np.uint8))
     return fingerprint(recipe, found)

@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
@@ -29,13 +30,14 @@ Record = dict[str, object]
 """One row as the file gives it: column name -> value."""
 
 
-def read_records(source: str, needed: Sequence[str] = ()) -> Iterator[tuple[int, Record]]:
+def read_records(source: str, needed: Sequence[str] = (), classes: Sequence[str] = ()) -> Iterator[tuple[int, Record]]:
     """Rows with their lines, counted from 1. `needed` are the columns that will be asked for.
 
-    Raises DataError with file and line for whatever can't be read.
+    Where a data set of the hub counts classes, and these are `classes` in any order, its rows have them by name. Raises
+    DataError with file and line for whatever can't be read.
     """
     if source.startswith(HUB):
-        return _hub_records(source)
+        return _hub_records(source, frozenset(classes))
     if captured.is_store(source):
         return _captured(Path(source), pairs=captured.PAIR in needed)
     return _file_records(Path(source))
@@ -99,10 +101,14 @@ def _csv(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
 
 def _table(rows: "Reader", place: str) -> Iterator[tuple[int, Record]]:  # a header line, then rows as wide as it
     try:
-        header = next(rows, None)
+        filled = filter(None, rows)  # a blank line has no cells
+        header = next(filled, None)
         if header is None:
             raise DataError(f"{place}: empty; the first line must name the columns")
-        for cells in rows:
+        for name, count in Counter(filter(None, header)).items():
+            if count > 1:
+                raise DataError.at(place, rows.line_num, f"{count} columns are named {name!r}; rename all but one")
+        for cells in filled:
             if len(cells) != len(header):
                 raise DataError.at(place, rows.line_num, f"{len(cells)} columns, but the header has {len(header)}")
             yield rows.line_num, dict(zip(header, cells, strict=True))
@@ -180,7 +186,7 @@ READERS: dict[str, Callable[[TextIO, str], Iterator[tuple[int, Record]]]] = {
 """File ending -> reader. To add a format, add one row."""
 
 
-def _hub_records(source: str) -> Iterator[tuple[int, Record]]:
+def _hub_records(source: str, classes: frozenset[str]) -> Iterator[tuple[int, Record]]:
     import datasets  # the Hugging Face library; here, since only hub sources need it
 
     name, _, query = source.removeprefix(HUB).partition("?")
@@ -190,15 +196,28 @@ def _hub_records(source: str) -> Iterator[tuple[int, Record]]:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of a bad file, the exception says too
     try:
         rows = datasets.load_dataset(name, asked.get("config"), split=asked["split"], streaming=True)
-        spelt = _names_of_lists(rows.features or {})
+        spelt = _class_names(rows.features or {}, classes)
         for number, row in enumerate(rows, start=1):
-            named = {column: [names[i] for i in row[column]] for column, names in spelt.items() if row[column]}
-            yield number, row | named
+            yield number, row | {column: _named(row[column], names) for column, names in spelt.items()}
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{source}: {first_line(error)}") from error
 
 
-def _names_of_lists(features: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Of columns with lists of class labels, such as tags: each set counts them in an order of its own."""
+def _class_names(features: Mapping[str, Any], classes: frozenset[str]) -> dict[str, list[str]]:
+    """Of columns with lists of class labels, such as tags, and of those with one where it is one of `classes`: each set
+    counts them in an order of its own."""
+    names = {column: getattr(of, "names", None) for column, of in features.items()}
+    found = {column: spelt for column, spelt in names.items() if spelt and frozenset(spelt) == classes}
     names = {column: getattr(getattr(of, "feature", None), "names", None) for column, of in features.items()}
-    return {column: spelt for column, spelt in names.items() if spelt}
+    return found | {column: spelt for column, spelt in names.items() if spelt}
+
+
+def _named(cell: object, names: Sequence[str]) -> object:
+    """A class label, or a list of them, by name; what is none, such as the -1 of rows without labels, as it is."""
+    match cell:
+        case list():
+            return [_named(part, names) for part in cell]
+        case int() if 0 <= cell < len(names):
+            return names[cell]
+        case _:
+            return cell

@@ -131,6 +131,11 @@ class Student(Section):
         """What reads the tokens."""
         return Network.RECURRENT
 
+    @property
+    def begins_with_files(self) -> bool:
+        """Does what it begins with lie where another may be put in its place?"""
+        return self.begins is not None or self.embeddings not in ("svd", "random")
+
 
 class TransformerStudent(Section):
     """A small transformer. Its shape and its words are those of the encoder that it begins with."""
@@ -143,6 +148,11 @@ class TransformerStudent(Section):
     def network(self) -> Network:
         """What reads the tokens."""
         return Network.TRANSFORMER
+
+    @property
+    def begins_with_files(self) -> bool:
+        """As of a BiLSTM: always."""
+        return True
 
 
 def _network(student: object) -> str:

@@ -7,15 +7,18 @@ splits the words alike. It uses NLTK's rule-based parts, which need no downloade
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from export.datasets import read_pairs, read_texts
 from export.neighbours import neighbour_pairs
 from service.bundle.encoder import Text
+
+T = TypeVar("T", bound=Text)
 
 _MARKUP = re.compile(r"<br\s*/?>|\s+")
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})
@@ -35,14 +38,14 @@ class TextSource(BaseModel):
     sentences: bool = Field(default=False, description="cut each document into sentences")
     treebank: bool = Field(default=False, description="lower-case and split words as the Penn Treebank does")
     min_words: int = Field(default=1, ge=1)
-    max_words: int = Field(default=64, ge=1)
+    max_words: int | None = Field(default=None, ge=1, description="longer texts are left out; unset: none is")
     skip: int = Field(default=0, ge=0, description="leave out this many documents at the start")
     documents: int | None = Field(default=None, ge=1, description="read at most this many documents")
     limit: int | None = Field(default=None, ge=1, description="take at most this many texts")
 
     @model_validator(mode="after")
     def _some_text_fits(self) -> Self:
-        if self.min_words > self.max_words:
+        if self.max_words is not None and self.min_words > self.max_words:
             raise ValueError("min_words must not exceed max_words")
         if self.pair is not None and self.sentences:
             raise ValueError("a pair is not cut into sentences; leave out pair or sentences")
@@ -62,29 +65,43 @@ class TextSource(BaseModel):
 
     def fits(self, text: str) -> bool:
         """Is it neither too short nor too long?"""
-        return self.min_words <= len(text.split()) <= self.max_words
+        words = len(text.split())
+        return self.min_words <= words and (self.max_words is None or words <= self.max_words)
 
 
-def shaped_texts(source: TextSource) -> Iterator[str]:
+@dataclass
+class Tally:
+    """How many texts were read so far, also those that do not fit."""
+
+    read: int = 0
+
+    def over(self, texts: Iterable[T]) -> Iterator[T]:
+        """The same texts, counted as they go by."""
+        for text in texts:
+            self.read += 1
+            yield text
+
+
+def shaped_texts(source: TextSource, tally: Tally | None = None) -> Iterator[str]:
     """Stream the texts of a source in their final shape. Raises DataError as `read_texts` does."""
     documents = islice(read_texts(source.source, source.column), *source.span)
     pieces = _sentences(documents) if source.sentences else documents
-    fitting = filter(source.fits, pieces)
+    fitting = filter(source.fits, (tally or Tally()).over(pieces))
     shaped = map(treebank, fitting) if source.treebank else fitting
     return islice(shaped, source.limit)
 
 
-def shaped_rows(source: TextSource) -> Iterator[Text]:
+def shaped_rows(source: TextSource, tally: Tally | None = None) -> Iterator[Text]:
     """The same, and pairs where the source names a second column (then both texts must fit) or wants neighbours."""
     if source.neighbours is not None:
-        return neighbour_pairs(list(shaped_texts(source)), source.neighbours)
+        return neighbour_pairs(list(shaped_texts(source, tally)), source.neighbours)
     if source.pair is None:
-        return shaped_texts(source)
-    return islice(_pairs(source, source.pair), source.limit)
+        return shaped_texts(source, tally)
+    return islice(_pairs(source, source.pair, tally or Tally()), source.limit)
 
 
-def _pairs(source: TextSource, second: str) -> Iterator[Text]:
-    for row in islice(read_pairs(source.source, (source.column, second)), *source.span):
+def _pairs(source: TextSource, second: str, tally: Tally) -> Iterator[Text]:
+    for row in tally.over(islice(read_pairs(source.source, (source.column, second)), *source.span)):
         if not isinstance(row, str) and all(map(source.fits, row)):
             yield (treebank(row[0]), treebank(row[1])) if source.treebank else row
 

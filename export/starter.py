@@ -4,13 +4,15 @@ The figures in them are rules of thumb, chosen so that a small file trains long 
 """
 
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
+from pydantic import ValidationError
 
-from export.errors import OptionError
-from export.recipe import DistillRecipe, TeachRecipe, read_recipe
+from export.errors import OptionError, RecipeError
+from export.recipe import DistillRecipe, TeachRecipe
 from export.survey import Survey
 from service.bundle.manifest import Task
 
@@ -43,18 +45,19 @@ class Started:
 
 
 def start(seen: Survey, wishes: Wishes, folder: Path) -> Started:
-    """Write the recipes into a folder; none is written over. Raises OptionError."""
+    """Write the recipes into a folder; none is written over. Raises OptionError, or RecipeError where what was found or
+    wished for stands in no recipe; then nothing is written."""
     teacher, student = folder / f"{wishes.name}-teacher.toml", folder / f"{wishes.name}.toml"
     texts = {student: _student(seen, wishes)}
     if not wishes.fine_tuned:
         texts = {teacher: _teacher(seen, wishes)} | texts
-    for file in texts:
+    for file, text in texts.items():
         if file.exists():
             raise OptionError(f"{file}: already there; choose another --name or --into")
+        _check(TeachRecipe if file == teacher else DistillRecipe, text, file)
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
-        read_recipe(TeachRecipe if file == teacher else DistillRecipe, file)  # what is refused must not be handed out
     commands = [
         f"python -m export distill {student}",
         f"python -m export evaluate models/{wishes.name}/1 TEST_FILE{_columns(seen)}",
@@ -62,6 +65,15 @@ def start(seen: Survey, wishes: Wishes, folder: Path) -> Started:
     if not wishes.fine_tuned:
         commands.insert(0, f"python -m export teach {teacher} --out {_made(wishes)}")
     return Started(tuple(texts), tuple(commands), _warnings(seen, wishes))
+
+
+def _check(kind: type[TeachRecipe | DistillRecipe], text: str, file: Path) -> None:
+    """What is refused must not be handed out. Raises RecipeError."""
+    try:
+        kind.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        raise RecipeError(f"{file}: {'.'.join(map(str, found['loc']))}: {found['msg']}") from error
 
 
 def _columns(seen: Survey) -> str:
@@ -195,6 +207,7 @@ def _unlabelled(seen: Survey, source: str) -> str:
 [[transfer.texts]] # unlabelled; they should look like those to come
 source = {_text(source)}
 {column}{pair}# sentences = true # cut documents into sentences
+# max_words = 64 # leave out longer ones; unset: none
 """
 
 

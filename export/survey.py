@@ -3,9 +3,9 @@
 It knows rows as files give them. It knows nothing of recipes, models or training.
 """
 
-import re
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,8 @@ PAIRS = ("text2", "text_pair", "sentence2", "question2", "hypothesis")
 MOST_LABELS = 1000
 """More different values than this are no labels."""
 
-SEVERAL = re.compile(r"\s*,\s*")
+MOST_GRADES = 20
+"""So many different whole numbers, whatever their sign and spelling (-1, 0.0), are labels and no measurements."""
 
 
 @dataclass
@@ -44,18 +45,24 @@ class Column:
 
     name: str
     values: Counter[str] = field(default_factory=Counter)  # of cells that are no lists; cut off far above MOST_LABELS
+    parts: Counter[str] = field(default_factory=Counter)  # the same of what stands between commas, once a row
     items: Counter[str] = field(default_factory=Counter)  # of cells that are lists
-    words: list[int] = field(default_factory=list)  # of each row
+    words: list[int] = field(default_factory=list)  # of each row with something there
+    blanks: list[int] = field(default_factory=list)  # the lines of the other rows
 
-    def add(self, value: object) -> None:
+    def add(self, line: int, value: object) -> None:
         """One more row."""
+        if value is None or (isinstance(value, str) and not value.strip()):
+            self.blanks.append(line)
+            return
         if isinstance(value, list | tuple):
             self.items.update(map(str, value))
             self.words.append(len(value))
             return
         self.words.append(len(str(value).split()))
-        if len(self.values) <= 2 * MOST_LABELS or str(value) in self.values:
-            self.values[str(value)] += 1
+        _count(self.values, str(value))
+        for part in {part.strip() for part in str(value).split(",")} - {""}:
+            _count(self.parts, part)
 
     @property
     def lists(self) -> bool:
@@ -64,6 +71,12 @@ class Column:
     @property
     def mean_words(self) -> float:
         return float(np.mean(self.words)) if self.words else 0.0
+
+
+def _count(found: Counter[str], value: str) -> None:
+    """Not without end: what differs in each row is no label."""
+    if len(found) <= 2 * MOST_LABELS or value in found:
+        found[value] += 1
 
 
 @dataclass(frozen=True)
@@ -116,25 +129,40 @@ def survey(source: str, chosen: Chosen) -> Survey:
     columns = _columns(source)
     if chosen.task is Task.ANSWERING or {"question", "context", "answers"} <= columns.keys():
         raise OptionError(f"{source}: has questions to answer; begin with export/recipes/squad-teacher.toml")
-    rows = max((len(column.words) for column in columns.values()), default=0)
+    rows = max((len(column.words) + len(column.blanks) for column in columns.values()), default=0)
     if not rows:
         raise DataError(f"{source}: has no rows, so there is nothing to learn from")
     label = _named(columns, chosen.label, LABELS, "--label", source)
     text = _named(columns, chosen.text, TEXTS, "--text", source, besides=label)
     pair = _named(columns, chosen.pair, (), "--pair", source) if chosen.pair else _second(columns, (text, label))
     task = chosen.task or _task(columns[label], columns[text])
+    _check_labelled(columns[label], task, source)
     labels, counts = _labels(columns[label], task, source)
     words = [number for name in (text, pair) if name for number in columns[name].words]
-    return Survey(source, rows, text, pair, label, task, labels, counts, int(np.quantile(words, 0.95)))
+    return Survey(source, rows, text, pair, label, task, labels, counts, int(np.quantile(words or [0], 0.95)))
 
 
 def _columns(source: str) -> dict[str, Column]:
     found: dict[str, Column] = {}
-    for _, record in read_records(source):
-        for name, value in record.items():
-            if value is not None:
-                found.setdefault(str(name), Column(str(name))).add(value)
+    lines: list[int] = []
+    for line, record in read_records(source):
+        for name in record:
+            if name not in found:  # rows of JSON may leave some out
+                found[name] = Column(name, blanks=lines.copy())
+        for name, column in found.items():
+            column.add(line, record.get(name))
+        lines.append(line)
     return found
+
+
+def _check_labelled(column: Column, task: Task, source: str) -> None:
+    """Of several labels a row may have none, and tags are told from words. Raises DataError."""
+    if column.blanks and task in (Task.SINGLE_LABEL, Task.REGRESSION):
+        rows = len(column.words) + len(column.blanks)
+        raise DataError(
+            f"{source}: {len(column.blanks):,} of {rows:,} rows have nothing in column {column.name!r}, the first in "
+            f"line {column.blanks[0]}; label them or leave them out"
+        )
 
 
 def _named(
@@ -163,28 +191,32 @@ def _second(columns: dict[str, Column], taken: Iterable[str]) -> str | None:
 def _task(label: Column, text: Column) -> Task:
     if label.lists:
         return Task.TAGGING if text.lists else Task.MULTI_LABEL
-    values = list(label.values)
-    if all(map(_is_number, values)) and (len(values) > MOST_LABELS or any(not value.isdecimal() for value in values)):
+    values = label.values
+    if all(map(_is_number, values)) and not _are_classes(values):
         return Task.REGRESSION
-    parts = {part for value in values for part in SEVERAL.split(value) if part}
-    several = sum("," in value for value in values)
-    return Task.MULTI_LABEL if several and len(parts) < len(values) else Task.SINGLE_LABEL
+    several = any("," in value for value in values)
+    different = len(values) + bool(label.blanks)  # having none is one more way to have some of them
+    return Task.MULTI_LABEL if several and len(label.parts) < different else Task.SINGLE_LABEL
+
+
+def _are_classes(numbers: Collection[str]) -> bool:
+    """Do they count kinds, and measure nothing?"""
+    if len(numbers) <= MOST_GRADES:
+        return all(float(number).is_integer() for number in numbers)
+    return len(numbers) <= MOST_LABELS and all(number.isdecimal() for number in numbers)
 
 
 def _labels(column: Column, task: Task, source: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if task is Task.REGRESSION:
         return ("score",), ()
-    counts = column.items if column.lists else column.values
-    if task is Task.MULTI_LABEL and not column.lists:
-        counts = Counter()
-        for value, rows in column.values.items():
-            counts.update(dict.fromkeys(filter(None, SEVERAL.split(value)), rows))
+    counts = column.parts if task is Task.MULTI_LABEL else column.values
+    counts = column.items if column.lists else counts
     if len(counts) > MOST_LABELS:
         raise OptionError(
             f"{source}: column {column.name!r} has more than {MOST_LABELS} different values; "
             "say which one has the labels with --label, or --task regression if they are numbers"
         )
-    names = sorted(counts, key=lambda name: (int(name), "") if name.isdecimal() else (0, name))
+    names = sorted(counts, key=lambda name: (float(name), name) if _is_number(name) else (0, name))
     if task is Task.TAGGING:
         names.sort(key=lambda name: (name != "O", name.partition("-")[2], name))  # O, B-LOC, I-LOC, …
     if len(names) < 2 and task is not Task.MULTI_LABEL:
@@ -194,7 +226,6 @@ def _labels(column: Column, task: Task, source: str) -> tuple[tuple[str, ...], t
 
 def _is_number(value: str) -> bool:
     try:
-        float(value)
+        return math.isfinite(float(value))
     except ValueError:
         return False
-    return True

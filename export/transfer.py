@@ -19,7 +19,7 @@ from export.errors import DataError, ModelError
 from export.metrics import Targets
 from export.progress import console
 from export.sections import Transfer
-from export.sentences import shaped_rows
+from export.sentences import Tally, TextSource, shaped_rows
 from export.signals import Pieces, Signals, Target, stretches
 from export.tags import Words
 from export.targets import TARGETS
@@ -148,7 +148,7 @@ class TransferSet:
 def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTexts:
     """The labelled texts, then augmented copies and unlabelled texts, none twice in its group; none of the dev split's.
 
-    Raises DataError when no labelled text is left.
+    Raises DataError when no labelled text is left, or none of a source of unlabelled ones.
     """
     dev = {example.text for example in data.dev}
     labelled = [example for example in data.train if example.text not in dev]
@@ -156,15 +156,28 @@ def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTe
         raise DataError("data.train: each of its texts stands in data.dev too; select on other rows than you train on")
     train = tuple(example.text for example in labelled)
     known = dev.union(train)
-    sources: list[Iterable[Text]] = [
-        augmented(train, recipe.augment, mask, np.random.default_rng(seed), named_tagger(recipe.augment.tagger)),
-        data.unlabelled,
-        *map(shaped_rows, recipe.texts),
-    ]
-    extra = [tuple(text for text in dict.fromkeys(source) if text not in known) for source in sources]
+    copies = augmented(train, recipe.augment, mask, np.random.default_rng(seed), named_tagger(recipe.augment.tagger))
+    extra = [_new(copies, known), _new(data.unlabelled, known), *(_taken(source, known) for source in recipe.texts)]
     groups = (train, *filter(None, extra))
     unlabelled = sum(map(len, groups)) - len(train)
     return TransferTexts(groups, (*(example.label for example in labelled), *([None] * unlabelled)))
+
+
+def _new(texts: Iterable[Text], known: set[Text]) -> tuple[Text, ...]:
+    """Each once."""
+    return tuple(text for text in dict.fromkeys(texts) if text not in known)
+
+
+def _taken(source: TextSource, known: set[Text]) -> tuple[Text, ...]:
+    """What is new of a source. Raises DataError where nothing is: whoever names it means it to be learnt from."""
+    tally = Tally()
+    found = _new(shaped_rows(source, tally), known)
+    console.log(f"{source.source}: {tally.read:,} texts read, {len(found):,} kept", markup=False)
+    if not found:
+        raise DataError(
+            f"{source.source}: not one of its {tally.read:,} texts is new and fits; look at min_words, max_words, skip"
+        )
+    return found
 
 
 def encode(encoder: Encoder, texts: TransferTexts, signals: Signals, data: Data, pad_id: int) -> TransferSet:

@@ -12,7 +12,7 @@ SEEDS=("${@:2}")
 OBJECTIVES=(minilm tinybert) BEGINNINGS=(nothing chance importance) TASKS=(sst2 sick stsb emotion)
 
 encoders() { # each objective from random weights, from a random extract (ETD-Rand) and from an important one (ETD-Impt)
-  local texts='texts=[{source="", sentences=true, min_words=5, documents=12000}, {source="", sentences=true, min_words=5, documents=2500}]'
+  local texts='texts=[{source="", sentences=true, min_words=5, max_words=64, documents=12000}, {source="", sentences=true, min_words=5, max_words=64, documents=2500}]'
   for objective in "${OBJECTIVES[@]}"; do
     for beginning in "${BEGINNINGS[@]}"; do
       [ -e "$RUNS/etd/$objective-$beginning/cost.json" ] || "$PYTHON" -m export pretrain export/recipes/chen2021-minilm.toml \

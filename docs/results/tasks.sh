@@ -98,10 +98,10 @@ students() { # the same, and distilled
 }
 
 encoder() { # wu2020's, of news, film reviews and Wikipedia, with which students may begin
-  local texts='texts=[{source="", sentences=true, min_words=4}, {source="", sentences=true, min_words=4, documents=9000}'
+  local texts='texts=[{source="", sentences=true, min_words=4, max_words=64}, {source="", sentences=true, min_words=4, max_words=64, documents=9000}'
   "$PYTHON" -m export pretrain export/recipes/wu2020-minilm.toml --out "$RUNS/wu2020" --work "$RUNS" \
     --set "teacher.model=$TEACHER" --set training.epochs=5 --set training.batch_size=128 \
-    --set "$texts, {source=\"\", sentences=true, min_words=4, documents=28000}]" \
+    --set "$texts, {source=\"\", sentences=true, min_words=4, max_words=64, documents=28000}]" \
     --set "texts.0.source=$DATA/ag_news/train_partial.tsv.gz" --set "texts.1.source=$DATA/imdb/unsup.tsv.gz" \
     --set "texts.2.source=$DATA/wiki_en/paragraphs.tsv.gz"
 }

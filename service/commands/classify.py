@@ -75,8 +75,14 @@ TopFlag = Annotated[
     int | None, _option("Only so many scores, or so many answers, the best first.", OUTPUT, "INTEGER", min=1)
 ]
 
-EngineFlag = Annotated[
-    str | None, _option("local: processes of this machine (default); ray: a Ray cluster.", BULK, "CHOICE")
+EngineFlag = Annotated[  # not the setting of that name, which says what runs the model: UNDERSTUDY_ENGINE does here
+    str | None,
+    typer.Option(
+        "--engine",
+        help="local: processes of this machine (default); ray: a Ray cluster.",
+        rich_help_panel=BULK,
+        metavar="CHOICE",
+    ),
 ]
 RayFlag = Annotated[str | None, _option("Of its head, as for `ray.init`; unset: as Ray finds one, or starts it.", BULK)]
 BadFlag = Annotated[
@@ -132,7 +138,7 @@ def classify(
     overwrite: OverwriteFlag = False,
     output_format: FormatFlag = None,
     top_k: TopFlag = None,
-    engine: EngineFlag = None,
+    done_by: EngineFlag = None,
     ray_address: RayFlag = None,
     bad_rows: BadFlag = None,
     part_rows: PartFlag = None,
@@ -143,7 +149,7 @@ def classify(
 
     given = Input(texts or (), file, input_format, Columns(text_column, pair_column, tuple(keep or ())))
     wanted = Output(Path(out) if out else None, overwrite, output_format, top_k)
-    work = Work(engine, ray_address, bad_rows, part_rows)
+    work = Work(done_by, ray_address, bad_rows, part_rows)
     settings = load({"models": models, "default": model, "precision": precision}, os.environ).settings
     if out and (out.endswith(os.sep) or Path(out).is_dir()):
         from service.commands.bulk import classify_folder
