@@ -72,8 +72,8 @@ def page() -> str:
 
 def _answers(route: Schema) -> str:
     content = route["responses"]["200"].get("content", {})
-    schema = next(iter(content.values()), {}).get("schema", {})
-    return f"answers {_type(schema)}" if schema else "answers"
+    schemas = [found.get("schema") for found in content.values()]
+    return f"answers {_type(schemas[0])}" if schemas and schemas[0] else "answers"
 
 
 def _named(schema: Schema) -> str:
