@@ -1,4 +1,4 @@
-"""`python -m export`: init · pretrain · teach · distill · adopt · evaluate · calibrate · promote.
+"""`python -m export`: init · pretrain · teach · distill · adopt · evaluate · calibrate · promote and more.
 
 Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measured is not enough and nothing changed,
 130 interrupted (run the same command again to go on).
@@ -325,7 +325,7 @@ def texts(
     sentences: Annotated[bool, typer.Option("--sentences", help="cut each document into sentences")] = False,
     treebank: Annotated[bool, typer.Option("--treebank", help="lower-case and split words as in SST-2")] = False,
     min_words: Annotated[int, typer.Option(min=1)] = 1,
-    max_words: Annotated[int, typer.Option(min=1)] = 64,
+    max_words: Annotated[int | None, typer.Option(min=1, help="longer texts are left out; unset: none is")] = None,
     skip: Annotated[int, typer.Option(min=0, help="documents to leave out at the start")] = 0,
     documents: Annotated[int | None, typer.Option(min=1, help="at most so many documents")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts")] = None,
@@ -339,7 +339,7 @@ def texts(
         "sentences": sentences,
         "treebank": treebank,
         "min_words": min_words,
-        "max_words": max(min_words, max_words),
+        "max_words": None if max_words is None else max(min_words, max_words),
     }
     wanted = TextSource.model_validate(
         {"source": source, "column": column, "pair": pair, "skip": skip, "documents": documents, "limit": limit} | shape

@@ -26,6 +26,9 @@ CONLL = ".conll"
 _DOCUMENT = "-DOCSTART-"
 _COMMENT = re.compile(r"# \w+ = ")  # as in CoNLL-U
 
+LONGEST_CELL = 16 * 2**20
+"""Characters of a cell of a table."""
+
 Record = dict[str, object]
 """One row as the file gives it: column name -> value."""
 
@@ -100,6 +103,7 @@ def _csv(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
 
 
 def _table(rows: "Reader", place: str) -> Iterator[tuple[int, Record]]:  # a header line, then rows as wide as it
+    csv.field_size_limit(LONGEST_CELL)
     try:
         filled = filter(None, rows)  # a blank line has no cells
         header = next(filled, None)
@@ -122,8 +126,8 @@ def _jsonl(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
             continue
         try:
             record = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError.at(place, line, f"not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:  # also of numbers and of brackets without end
+            raise DataError.at(place, line, f"not JSON: {getattr(error, 'msg', error)}") from error
         if not isinstance(record, dict):
             raise DataError.at(place, line, "not a JSON object")
         yield line, record
@@ -133,8 +137,9 @@ def _squad(stream: TextIO, place: str) -> Iterator[tuple[int, Record]]:
     """SQuAD's form: texts with their questions, each of which is a row; counted from 1, since lines say nothing."""
     try:
         content = json.load(stream)
-    except json.JSONDecodeError as error:
-        raise DataError.at(place, error.lineno, f"not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise DataError.at(place, line, f"not JSON: {getattr(error, 'msg', error)}") from error
     try:
         rows = [
             {"question": asked["question"], "context": part["context"], "answers": asked["answers"]}
@@ -206,10 +211,13 @@ def _hub_records(source: str, classes: frozenset[str]) -> Iterator[tuple[int, Re
 def _class_names(features: Mapping[str, Any], classes: frozenset[str]) -> dict[str, list[str]]:
     """Of columns with lists of class labels, such as tags, and of those with one where it is one of `classes`: each set
     counts them in an order of its own."""
-    names = {column: getattr(of, "names", None) for column, of in features.items()}
-    found = {column: spelt for column, spelt in names.items() if spelt and frozenset(spelt) == classes}
-    names = {column: getattr(getattr(of, "feature", None), "names", None) for column, of in features.items()}
-    return found | {column: spelt for column, spelt in names.items() if spelt}
+    found: dict[str, list[str]] = {}
+    for column, of in features.items():
+        each = getattr(of, "feature", None)  # of a list
+        names = getattr(each or of, "names", None)
+        if names and (each or frozenset(names) == classes):
+            found[column] = names
+    return found
 
 
 def _named(cell: object, names: Sequence[str]) -> object:

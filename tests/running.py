@@ -17,7 +17,7 @@ from service.app import create_app
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 30  # only ever waited for when a test fails
+PATIENCE_S = 60  # only ever waited for when a test fails
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,17 @@ class Running:
         return self.line.split()[0]
 
     def client(self) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=PATIENCE_S)
+        return httpx2.Client(base_url=self.url, timeout=PATIENCE_S, verify=False)  # no certificates are read for http
+
+    def get(self, path: str) -> httpx2.Response:
+        """On a connection of its own."""
+        with self.client() as client:
+            return client.get(path)
+
+    def post(self, path: str, body: object) -> httpx2.Response:
+        """The same."""
+        with self.client() as client:
+            return client.post(path, json=body)
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -145,9 +145,15 @@ def under(module: str, roots: tuple[str, ...]) -> bool:
     return any(module == root or module.startswith(f"{root}.") for root in roots)
 
 
+@cache
+def tree(source: Source) -> ast.Module:
+    """Parsed once, and not for each rule."""
+    return ast.parse(source.text)
+
+
 def imported(source: Source) -> Iterator[tuple[int, str]]:
     """Line and full name of everything imported anywhere in the file, also inside functions and by name."""
-    for node in ast.walk(ast.parse(source.text)):
+    for node in ast.walk(tree(source)):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, alias.name) for alias in names)
@@ -173,7 +179,7 @@ def uses_of_held_out(source: Source) -> list[str]:
     if source.path == "export/evaluation.py" or not source.path.startswith(("export/", "service/")):
         return []
     found = []
-    for node in ast.walk(ast.parse(source.text)):
+    for node in ast.walk(tree(source)):
         match node:
             case ast.Name(id="held_out") | ast.Attribute(attr="held_out") | ast.alias(name="held_out"):
                 found.append(f"{source.path}:{node.lineno}: held_out")
@@ -181,7 +187,7 @@ def uses_of_held_out(source: Source) -> list[str]:
 
 
 def functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(source.text)):
+    for node in ast.walk(tree(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -294,10 +300,11 @@ ALLOWED: tuple[tuple[str, str], ...] = (
 )
 
 
-def sources() -> list[Source]:
+@lru_cache(maxsize=1)
+def sources() -> tuple[Source, ...]:
     folders = ("service", "export", "tests", "models", "deploy")
     files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
-    return [Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files)]
+    return tuple(Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files))
 
 
 @pytest.mark.parametrize("name", CHECKS)

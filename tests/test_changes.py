@@ -32,7 +32,7 @@ class Pair:
     def change(self, what: str, name: str) -> httpx2.Response:
         """On a connection of its own."""
         url = f"{self.running.url}/v2/repository/models/{name}/{what}"
-        return httpx2.post(url, headers=ADMIN, timeout=PATIENCE_S)
+        return httpx2.post(url, headers=ADMIN, timeout=PATIENCE_S, verify=False)
 
     def statuses(self, name: str) -> set[int]:
         """What both say of a model."""
@@ -47,14 +47,18 @@ class Pair:
             lambda: victim.pid not in (pids := {each.pid for each in workers(self.running)}) and len(pids) == 2,
             self.running,
         )
-        until(lambda: "understudy_ready 2.0" in httpx2.get(f"{self.running.url}/metrics").text, self.running)
+        until(lambda: "understudy_ready 2.0" in self.running.get("/metrics").text, self.running)
+
+    def brief(self) -> httpx2.Client:
+        """One who does not wait for a worker that has gone."""
+        return httpx2.Client(base_url=self.running.url, timeout=0.3, headers=ADMIN, verify=False)
 
     @contextmanager
     def another(self) -> Iterator[httpx2.Client]:
         """On a connection to the worker that answers, while the other one is stopped."""
         with ExitStack() as stack:
             while True:
-                client = stack.enter_context(httpx2.Client(base_url=self.running.url, timeout=0.3, headers=ADMIN))
+                client = stack.enter_context(self.brief())
                 try:
                     client.get("/livez")
                 except httpx2.TimeoutException:
@@ -126,8 +130,7 @@ def test_changes_at_the_same_time_end_in_agreement(pair: Pair) -> None:
 def test_one_that_starts_later_has_the_same_default_model(pair: Pair) -> None:
     toy.publish(pair.models, "ape", "1", Role.STUDENT)  # the first by name from now on
     pair.replaced(workers(pair.running)[0])
-    url = f"{pair.running.url}/v1/classify"
-    answers = [httpx2.post(url, json={"input": "good"}, timeout=PATIENCE_S).json() for _ in range(CONNECTIONS)]
+    answers = [pair.running.post("/v1/classify", {"input": "good"}).json() for _ in range(CONNECTIONS)]
     assert {answer["model"] for answer in answers} == {"toy@1"}
 
 

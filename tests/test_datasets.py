@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,20 @@ def test_quotes_mean_nothing_in_a_tsv(tmp_path: Path) -> None:
     assert read(path) == [Example('"open', 0), Example('""', 1)]
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize(("name", "cut"), [("a.tsv", "\t"), ("a.csv", ",")])
+def test_blank_lines_of_a_table_are_left_out_and_counted(tmp_path: Path, name: str, cut: str, ending: str) -> None:
+    lines = ["", f"text{cut}label", f"a{cut}bad", "", "", f"b{cut}good", f"c{cut}neither", ""]
+    rows = read_examples(str(write(tmp_path / name, ending.join(lines))), NAMES, COLUMNS)
+    assert [next(rows), next(rows)] == [Example("a", 0), Example("b", 1)]
+    with pytest.raises(DataError, match="line 7: unknown label 'neither'"):
+        next(rows)
+
+
+def test_columns_without_names_may_be_several(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.csv", "text,label,,\na,good,,\n")) == [Example("a", 1)]
+
+
 def test_a_line_is_counted_in_the_file_and_not_in_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\n"over\ntwo lines",good\nlast,neither\n')
     rows = read_examples(str(path), NAMES, Columns())
@@ -78,9 +93,25 @@ def test_labels_are_names_or_indices_and_a_name_goes_first(tmp_path: Path) -> No
     assert [row.label for row in read_examples(str(crossed), Names(("1", "0")), Columns())] == [0, 1]
 
 
+@pytest.mark.parametrize("labels", [("1", "2", "3"), ("0.0", "1.0"), ("-1", "0", "1"), ("bad", "2")])
+def test_where_a_label_is_a_number_no_row_counts_labels(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    names = Names(labels)
+    own = write(tmp_path / "own.tsv", "text\tlabel\n" + "".join(f"a\t{label}\n" for label in labels))
+    assert [row.label for row in read_examples(str(own), names, COLUMNS)] == list(range(len(labels)))
+    other = next(str(i) for i in range(9) if str(i) not in labels)
+    counted = write(tmp_path / "counted.tsv", f"text\tlabel\na\t{labels[1]}\nb\t{other}\n")
+    with pytest.raises(DataError, match=rf"counted\.tsv, line 3: unknown label '{other}'"):
+        list(read_examples(str(counted), names, COLUMNS))
+
+
 def test_columns_have_the_names_that_the_recipe_gives(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "id,stars,review\n7,good,fine\n")
     assert read(path, Columns("review", "stars")) == [Example("fine", 1)]
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    long = "good " * 40_000
+    assert read(write(tmp_path / "a.csv", f"text,label\n{long},bad\n")) == [Example(long, 0)]
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])
@@ -93,9 +124,14 @@ REFUSED = {
     "no column in JSON": ("a.jsonl", b'{"text": "a"}\n', "a.jsonl, line 1: no column 'label'; there is text"),
     "nothing there": ("a.jsonl", b'{"text": null, "label": 1}\n', "a.jsonl, line 1: nothing in column 'text'"),
     "a ragged row": ("a.tsv", b"text\tlabel\na\tbad\nb\tbad\tx\n", "a.tsv, line 3: 3 columns, but the header has 2"),
-    "an empty line": ("a.csv", b"text,label\na,bad\n\nb,bad\n", "a.csv, line 3: 0 columns"),
+    "a name twice": (
+        "a.csv",
+        b"text,label,text\na,bad,b\n",
+        "a.csv, line 1: 2 columns are named 'text'; rename all but",
+    ),
     "an open quote": ("a.csv", b'text,label\n"a,bad\n', "a.csv, line 2: unexpected end of data"),
     "no JSON": ("a.jsonl", b'{"text": "a", "label": 0}\n{"text": \n', "a.jsonl, line 2: not JSON"),
+    "brackets without end": ("a.jsonl", b"[" * 200_000, "a.jsonl, line 1: not JSON"),
     "no object": ("a.jsonl", b'["a", 0]\n', "a.jsonl, line 1: not a JSON object"),
     "no string": ("a.jsonl", b'{"text": 5, "label": 0}\n', "a.jsonl, line 1: the text is int, not a string"),
     "half a pair": (
@@ -107,6 +143,7 @@ REFUSED = {
     "Windows-1252": ("a.tsv", b"text\tlabel\n" + b"a\tbad\n" * 9000 + b"caf\xe9\tbad\n", "a.tsv, line 9002: not UTF-8"),
     "UTF-16": ("a.csv", "text,label\n".encode("utf-16"), "a.csv, line 1: not UTF-8"),
     "nothing at all": ("a.tsv", b"", "a.tsv: empty; the first line must name the columns"),
+    "nothing but lines": ("a.csv", b"\n\n", "a.csv: empty; the first line must name the columns"),
     "another ending": (
         "a.parquet",
         b"PAR1",
@@ -254,6 +291,26 @@ def test_a_data_set_of_the_hub_is_streamed_from_a_local_folder(hub: Path) -> Non
     assert next(rows) == Example("warm, and clever", 1)
     assert list(rows) == [Example("dull", 0)]
     assert list(read_texts(f"hub:{hub}?split=test&config=default")) == ["slow"]
+
+
+def classes(folder: Path, names: list[str], cells: list[int]) -> str:
+    """A source of the hub that counts its classes, in the order of their names."""
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    rows = {"text": [f"text {i}" for i in range(len(cells))], "label": cells}
+    (folder / "classes").mkdir(exist_ok=True)
+    datasets.Dataset.from_dict(rows, features=kinds).to_parquet(str(folder / "classes" / "train.parquet"))
+    return f"hub:{folder / 'classes'}?split=train"
+
+
+def test_the_hubs_classes_are_told_by_their_names_where_these_are_the_labels(hub: Path) -> None:
+    source = classes(hub, ["good", "bad"], [0, 1, 1])
+    assert [row.label for row in read_examples(source, NAMES, COLUMNS)] == [1, 0, 0]
+    with pytest.raises(DataError, match=r"split=train, line 2: unknown label -1"):
+        list(read_examples(classes(hub, ["good", "bad"], [0, -1]), NAMES, COLUMNS))
+
+
+def test_the_hubs_classes_are_places_where_their_names_are_others(hub: Path) -> None:
+    assert [row.label for row in read_examples(classes(hub, ["neg", "pos"], [0, 1]), NAMES, COLUMNS)] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import psutil
 import pytest
 
@@ -52,7 +51,7 @@ def until(condition: object, running: Running) -> None:
 
 def ask(running: Running) -> int:
     """One request on a connection of its own."""
-    return httpx2.post(f"{running.url}/predict", json={"inputs": "good"}, timeout=PATIENCE_S).status_code
+    return running.post("/predict", {"inputs": "good"}).status_code
 
 
 def test_both_answer_and_their_metrics_add_up(pair: Running) -> None:
@@ -70,8 +69,8 @@ def test_both_answer_and_their_metrics_add_up(pair: Running) -> None:
     until(both_worked, pair)
     # Each takes over what it counted about once a second.
     line = 'understudy_requests_total{{code="200",route="/predict"}} {}.0'
-    until(lambda: line.format(asked) in httpx2.get(f"{pair.url}/metrics").text, pair)
-    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+    until(lambda: line.format(asked) in pair.get("/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
 
 
 def test_one_that_is_killed_comes_back_and_the_other_answers_meanwhile(pair: Running) -> None:
@@ -79,7 +78,7 @@ def test_one_that_is_killed_comes_back_and_the_other_answers_meanwhile(pair: Run
     victim.kill()
     until(lambda: len(workers(pair)) == 2 and victim.pid not in {process.pid for process in workers(pair)}, pair)
     assert other.is_running()
-    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
     assert Counter(ask(pair) for _ in range(20)) == {200: 20}
 
 
@@ -96,8 +95,8 @@ def test_they_are_replaced_one_by_one_without_a_failed_request(pair: Running) ->
     assert set(statuses) == {200}
     # None of what the old ones counted is lost, and the new ones are there.
     counted = f'understudy_requests_total{{code="200",route="/predict"}} {statuses[200]}.0'
-    until(lambda: counted in httpx2.get(f"{pair.url}/metrics").text, pair)
-    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+    until(lambda: counted in pair.get("/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
 
 
 def test_where_none_can_be_started_it_is_tried_again(pair: Running) -> None:
@@ -111,7 +110,7 @@ def test_where_none_can_be_started_it_is_tried_again(pair: Running) -> None:
     assert [each.pid for each in workers(pair)] == [other.pid]
     parent.rlimit(psutil.RLIMIT_NOFILE, before)
     until(lambda: len(workers(pair)) == 2, pair)
-    until(lambda: "understudy_ready 2.0" in httpx2.get(f"{pair.url}/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
     assert Counter(ask(pair) for _ in range(20)) == {200: 20}
 
 

@@ -10,7 +10,7 @@ export_() { "$PYTHON" -m export "$@"; }
 
 texts() { # film reviews in the spelling of SST-2, of which neither model has seen one: to calibrate on, and to measure on
   mkdir -p "$OUT"
-  shape=(--sentences --treebank --min-words 3)
+  shape=(--sentences --treebank --min-words 3 --max-words 64)
   export_ texts "$DATA/imdb/test.tsv.gz" "${shape[@]}" --documents 2500 --limit 20000 > "$OUT/imdb-sentences.jsonl"
   export_ texts "$DATA/imdb/test.tsv.gz" "${shape[@]}" --skip 12500 --documents 1250 --limit 10000 > "$OUT/imdb-unseen.jsonl"
 }
@@ -34,7 +34,7 @@ targets() { # the same student for other promises
 }
 
 seen() { # calibrated on texts that the student was trained on: what not to do
-  export_ texts "$DATA/sst2/train.tsv.gz" --documents 20000 > "$OUT/sst2-train.jsonl"
+  export_ texts "$DATA/sst2/train.tsv.gz" --max-words 64 --documents 20000 > "$OUT/sst2-train.jsonl"
   another "$OUT/seen" "$OUT/sst2-train.jsonl"
 }
 

@@ -9,7 +9,7 @@ OUT=runs/learn-again TEACHER=models/sst2-minilm/1 MODELS=$OUT/models STAGING=$OU
 
 texts() { # sentences of 6,000 reviews as traffic, of 2,000 others to judge on; each file has its positive reviews first
   mkdir -p "$OUT"
-  shape=(--sentences --min-words 3)
+  shape=(--sentences --min-words 3 --max-words 64)
   for part in books dvd electronics kitchen; do
     reviews=$DATA/amazon_multidomain/$part.tsv.gz
     for start in 0 1000; do

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from service.bench.http_report import Line
 from service.bench.pair.report import PairReport, Speed
 from service.bench.pair.sheets import batches_of, cost_of, lengths_of
 
@@ -81,14 +82,14 @@ def throughput(report: PairReport) -> Plot:
     """p99 against answers a second."""
     figure, (panel, *_) = _panels(1, wide=1.6)
     for each in report.contenders:
-        lines = [line for line in report.served.lines if line.variant == each.title and line.offered_s is not None]
+        lines = [line for line in report.served.lines if line.variant == each.title and _is_drawn(line)]
         points = sorted(
             (line.figures.requests_s, line.figures.latency_ms.p99) for line in lines if line.figures.latency_ms
         )
         if points:
             panel.plot(*zip(*points, strict=True), **_line(report, each.title, marked=True))
     panel.set(xlabel="answers a second", ylabel="p99, ms", xscale="log", yscale="log")
-    every = [line for line in report.served.lines if line.offered_s is not None and line.figures.latency_ms]
+    every = [line for line in report.served.lines if _is_drawn(line)]
     if every:
         panel.set_xlim(_room([line.figures.requests_s for line in every]))
         panel.set_ylim(_room([line.figures.latency_ms.p99 for line in every if line.figures.latency_ms]))
@@ -215,6 +216,11 @@ def _plain_numbers(panel: "Axes") -> None:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
+
+
+def _is_drawn(line: Line) -> bool:
+    """Of a rate at which something was answered: a logarithmic axis has no zero."""
+    return line.offered_s is not None and line.figures.latency_ms is not None and line.figures.requests_s > 0
 
 
 def _room(values: Sequence[float]) -> tuple[float, float]:
