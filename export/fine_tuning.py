@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 import torch
 from safetensors.torch import load_model, save_model
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -42,6 +43,7 @@ from export.sections import Adaptation, Loop
 from export.sentences import shaped_rows
 from export.tasks import LEARNING
 from export.teacher import tokenized
+from export.training import diverged, finite
 
 AVERAGE = "average.pt"
 SCORE = "dev.json"
@@ -66,6 +68,16 @@ class MaskedLanguageTrainer(Trainer):
         return torch.nn.functional.cross_entropy(logits.float(), labels[asked])
 
 
+class _Averaging(TrainerCallback):
+    """Takes the weights into their average behind each step of the optimiser, however many batches it is made of."""
+
+    def __init__(self, average: AveragedModel, latest: nn.Module) -> None:
+        self.average, self.latest = average, latest
+
+    def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+        self.average.update_parameters(self.latest)
+
+
 class AveragedTrainer(Trainer):
     """A Trainer that judges and keeps a moving average of the weights.
 
@@ -78,15 +90,15 @@ class AveragedTrainer(Trainer):
         self.latest = model
         self.best = output_folder(self) / "best.safetensors"
         self.average = AveragedModel(model, multi_avg_fn=moving_average(decay))
-
-    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        self.average.update_parameters(model)
-        return super().training_step(model, *args, **kwargs)
+        self.add_callback(_Averaging(self.average, model))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Of the average. Raises RecipeError where its loss or its metric is no finite number."""
         latest = {name: weights.clone() for name, weights in self.latest.state_dict().items()}
         self.latest.load_state_dict(self.average.module.state_dict())
-        metrics = super().evaluate(*args, **kwargs)
+        metrics = super().evaluate(*args, **kwargs) if finite(self.latest) else {"eval_loss": math.nan}
+        if not all(map(math.isfinite, metrics.values())):
+            raise RecipeError(diverged("teacher", self.state.global_step))
         # Of equals the later one: on a small dev split the first is often hardly more than the weights it began with.
         better = self.state.best_metric is None or metrics[f"eval_{DEV}"] >= self.state.best_metric
         if better and self.is_world_process_zero():
@@ -115,7 +127,7 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     """Adapt (if asked) and fine-tune; the finished teacher lies in `folder`, a Hugging Face model folder.
 
     Interrupted runs go on from their last checkpoint. Raises ModelError for a model that can't be loaded, DataError for
-    data that doesn't fit, RecipeError where another recipe's checkpoints lie.
+    data that doesn't fit, RecipeError where another recipe's checkpoints lie or where it diverges.
     """
     data, task = recipe.data.read(), recipe.data.task
     source = recipe.teacher.model
@@ -172,12 +184,12 @@ def teacher_recipe(folder: str) -> str:
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     told = recipe.model_dump(mode="json", include={"seed", "teacher", "adaptation"})
     claim = json.dumps(told | {"files": _files_digest(recipe.teacher.model, adaptation)})
-    if (folder / "tokenizer.json").exists():  # what `_finish` writes last
-        _claim(folder, claim)
-        return folder
     tokenizer = load_tokenizer(recipe.teacher.model)
-    encoding = masked_rows(tokenizer, adaptation, recipe.teacher.max_tokens)
-    _claim(folder, claim)  # of files that could be read: those that are mended are others
+    finished = (folder / "tokenizer.json").exists()  # what `_finish` writes last
+    encoding = None if finished else masked_rows(tokenizer, adaptation, recipe.teacher.max_tokens)
+    _claim(folder, claim, "another recipe or by other files")  # once they could be read: those that are mended differ
+    if encoding is None:
+        return folder
     set_seed(recipe.seed)
     trainer = MaskedLanguageTrainer(
         model=load_network(AutoModelForMaskedLM, recipe.teacher.model),
@@ -242,13 +254,11 @@ def output_folder(trainer: Trainer) -> Path:
     return Path(str(trainer.args.output_dir))
 
 
-def _claim(folder: Path, recipe: str) -> None:
+def _claim(folder: Path, recipe: str, other: str = "another recipe") -> None:
     """Note beside the checkpoints whose they are: going on with another recipe's would make a teacher of neither."""
     note = folder / "recipe.json"
     if note.exists() and note.read_text(encoding="utf-8") != recipe:
-        raise RecipeError(
-            f"{folder}: left by another recipe or by other files; remove it to start anew, or choose another --out"
-        )
+        raise RecipeError(f"{folder}: left by {other}; remove it to start anew, or choose another --out")
     if processes().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(recipe, encoding="utf-8")

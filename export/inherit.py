@@ -18,7 +18,8 @@ Table = NDArray[np.float32]
 """A row for each word or piece, (V, E)."""
 
 SCALE = 0.25
-"""Standard deviation of every embedding table before training: an LSTM's gates then start in their linear part."""
+"""Standard deviation of every embedding table before training, also of vectors that come from a file: an LSTM's gates
+then start in their linear part."""
 
 
 def svd_embeddings(rows: Table, width: int) -> Table:
@@ -39,7 +40,8 @@ def random_embeddings(count: int, width: int, rng: Generator) -> Table:
 
 
 def file_embeddings(path: Path, pieces: Sequence[str], width: int, rng: Generator) -> Table:
-    """Vectors of whole-word pieces from a word2vec, GloVe or fastText file (text or binary); the rest stay random.
+    """Vectors of whole-word pieces from a word2vec, GloVe or fastText file (text or binary), scaled together to SCALE;
+    the rest stay random.
 
     Returns (len(pieces), width). Raises RecipeError when the file can't be read or has another width.
     """

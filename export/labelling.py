@@ -1,8 +1,9 @@
 """The teacher's signals of texts, from a cache on disk, which is filled here or on a cluster.
 
-Labelling is the dear part, so logits and hidden states are cached by content: by what the teacher is and which texts
-it read. Interrupted labelling goes on where it stopped, and recipes that share texts share logits. A shard is the same
-whoever asked for it, but for the last bits: another processor, or a GPU, adds up in another order.
+Labelling is the dear part, so logits and hidden states are cached by content: by what the teacher is, which texts it
+read, and in which arithmetic: bfloat16 where the device is quick at it (`training.bf16` is the student's business),
+else fp32. Interrupted labelling goes on where it stopped, and recipes that share texts share logits. A shard is the
+same whoever asked for it, but for that arithmetic's last bits: another processor, or a GPU, adds up in another order.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from export.errors import ModelError, OptionError
 from export.progress import progress_bar
 from export.sections import HiddenStates
 from export.signals import Pieces, Signals, Stacked, stretches
+from export.teacher import Teacher
 from export.teachers import AnyTeacher
 from service.bundle.encoder import Text
 from service.bundle.manifest import OF_PIECES
@@ -75,7 +77,7 @@ def _ask_there(shelf: "Shelf", shards: Sequence[Sequence[Text]], elsewhere: Else
     asked = {folder / f"{shelf.name(shard)}.texts.json": shard for shard in shards}
     if not asked:
         return
-    work = _Labelling(elsewhere.open, shelf.identity, shelf.hidden, tuple(asked))
+    work = _Labelling(elsewhere.open, shelf.identity, _in_bf16(shelf.teacher), shelf.hidden, tuple(asked))
     try:
         for file, shard in asked.items():
             file.write_text(json.dumps(shard), encoding="utf-8")
@@ -95,12 +97,18 @@ class _Labelling:
 
     open: Callable[[], AnyTeacher]
     identity: str
+    bf16: bool  # as it would be here
     hidden: HiddenStates | None
     files: tuple[Path, ...]  # of texts, each beside the signals to be made of it
 
     def begin(self) -> Callable[[int], str]:
-        """Raises ModelError where the node has another teacher by that name; what it gives does, of texts not seen."""
+        """Raises ModelError where the node has another teacher by that name, or is not quick at bfloat16 where it is
+        asked to be; what it gives does, of texts not seen."""
         teacher, node = self.open(), socket.gethostname()
+        if self.bf16 and not _in_bf16(teacher):
+            raise ModelError(f"teacher: node {node} is not quick at bfloat16 as this machine is; leave it out")
+        if isinstance(teacher, Teacher):
+            teacher.bf16 = self.bf16
         if teacher.digest() != self.identity:
             raise ModelError(f"teacher: on node {node} it has other weights or another tokenizer than here")
         shelf = Shelf(teacher, self.identity, self.hidden, self.files[0].parent)
@@ -173,6 +181,11 @@ class Shelf:
             None if found.hidden is None else found.hidden[places],
             None if pieces is None else Pieces(pieces.counts[back], pieces.places[places]),
         )
+
+
+def _in_bf16(teacher: AnyTeacher) -> bool:
+    """Does it multiply in bfloat16? A bundle never does."""
+    return isinstance(teacher, Teacher) and teacher.bf16
 
 
 def _joined(parts: Sequence[Signals]) -> Signals:

@@ -23,6 +23,24 @@ RECIPE = "recipe.toml"
 SHORT = 128
 """Tokens that a teacher reads unless told otherwise: its users' texts are short."""
 
+BEHIND_PADDING = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+"""Kinds of models whose first token has the position behind the padding's: of 514 positions they read 512 tokens."""
+
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerFast:
     """The teacher's fast tokenizer, from a hub id or a folder. Raises ModelError."""
@@ -67,7 +85,7 @@ def _no_bar(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, A
 def readable(config: Any, source: str) -> int:
     """So many tokens as it was taught with; of one that we have not taught SHORT, where it could read more."""
     taught = _taught_tokens(Path(source, RECIPE))
-    return taught or min(SHORT, int(getattr(config, "max_position_embeddings", SHORT)))
+    return taught or min(SHORT, _limit(config) or SHORT)
 
 
 def _taught_tokens(recipe: Path) -> int | None:
@@ -81,9 +99,17 @@ def _taught_tokens(recipe: Path) -> int | None:
 
 def check_limit(config: Any, source: str, max_tokens: int) -> None:
     """Raises ModelError where a model reads fewer tokens."""
-    limit = getattr(config, "max_position_embeddings", max_tokens)
-    if max_tokens > limit:
+    limit = _limit(config)
+    if limit is not None and max_tokens > limit:
         raise ModelError(f"teacher {source}: reads at most {limit} tokens; set teacher.max_tokens = {limit} or less")
+
+
+def _limit(config: Any) -> int | None:
+    """Tokens that a model has positions for; None where it needs none."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    return int(positions) - (config.pad_token_id + 1 if config.model_type in BEHIND_PADDING else 0)
 
 
 def labels_of(config: Any) -> tuple[str, ...]:

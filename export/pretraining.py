@@ -6,7 +6,7 @@ teacher is stored: what stands inside it is as large as all its layers, so it ru
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from export.compute import BACKWARD, bert_flops, relation_flops
+from export.compute import BACKWARD, bert_flops, gates_flops, map_flops, relation_flops
 from export.device import processes, quick
 from export.errors import ModelError, OptionError, RecipeError
 from export.extraction import Importance, Places, choose, extract, shape_of, shaped
@@ -101,13 +101,14 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     if (out / "config.json").exists():
         raise OptionError(f"{out}: a model lies there already; choose another --out")
     shape, tokenizer = parse_shape(recipe.student), load_tokenizer(recipe.teacher.model)
+    set_seed(recipe.seed)  # what a teacher lacks, such as a pooler, is drawn when it is loaded
     teacher = load_network(AutoModel, recipe.teacher.model).eval()
     check_limit(teacher.config, recipe.teacher.model, recipe.teacher.max_tokens)
     whole, heads = shape_of(teacher), _relation_heads(recipe, shape_of(teacher), shape)
     learnt, held = _rows(recipe, tokenizer)
     set_seed(recipe.seed)
     student, hidden = _begun(recipe, teacher, tokenizer, shape, learnt)
-    cost = _cost(recipe, whole, shape, learnt)
+    cost = cost_of(recipe, (whole, shape), learnt, int(teacher.config.vocab_size))
     console.log(f"student: {_counted(student)}; teacher: {_counted(teacher)}; {_spent(cost)}")
     watched, watching = chen2021.compared(recipe, teacher, student, hidden)
     rows, judging = (PlainRows(part, watched, recipe.training.bf16) for part in (learnt, held))
@@ -183,8 +184,8 @@ def _importance(
 
 def _batches(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, rows: Tokens) -> Iterator[Batch]:
     """The first texts, in batches of like lengths; some words masked where the loss asks for them."""
-    count = min(recipe.extraction.texts, len(rows.offsets) - 1)
-    mask = DataCollatorForLanguageModeling(tokenizer, seed=recipe.seed)
+    count = min(recipe.extraction.texts, len(rows.lengths))
+    mask = DataCollatorForLanguageModeling(tokenizer)  # draws from torch's own generator, which `pretrain` seeds
     for places in length_batches(rows.lengths[:count], recipe.extraction.batch_size, np.random.default_rng(0)):
         ids, lengths = rows.block(places)
         real = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
@@ -194,15 +195,43 @@ def _batches(recipe: ExtractRecipe, tokenizer: PreTrainedTokenizerFast, rows: To
         yield batch
 
 
-def _cost(recipe: ExtractRecipe, teacher: BertShape, student: BertShape, rows: Tokens) -> Cost:
-    """Of rows of the mean length, without padding."""
-    tokens = float(rows.lengths.mean())
-    compared = student.layers if recipe.comparing.by == "tinybert" else 2  # scores of each layer; attention and values
+def cost_of(recipe: ExtractRecipe, shapes: tuple[BertShape, BertShape], rows: Tokens, vocabulary: int) -> Cost:
+    """Of a teacher, of a vocabulary of so many pieces, and its student.
+
+    Each row counts as one of the mean length without padding: of attention, which grows with the square, that is a
+    little short. Evaluations and poolers are left out.
+    """
+    (teacher, student), tokens = shapes, float(rows.lengths.mean())
+    whole = recipe.comparing.by == "tinybert"
+    compared = student.layers if whole else 2  # scores of each layer; attention and values of the last one
     theirs = bert_flops(teacher, tokens) + relation_flops(teacher.hidden, tokens, compared)
-    ours = bert_flops(student, tokens) + relation_flops(student.hidden, tokens, compared)
-    counted = recipe.extraction.texts if recipe.extraction.by == "importance" else 0
-    extraction = counted * bert_flops(teacher, tokens) * (1 + BACKWARD)
-    return Cost(extraction, theirs + ours * (1 + BACKWARD), recipe.training.epochs * len(rows.lengths))
+    ours = relation_flops(student.hidden, tokens, compared)
+    if whole:  # W_h, of the embeddings' states too
+        ours += (student.layers + 1) * map_flops(student.hidden, teacher.hidden, tokens)
+    row = theirs + bert_flops(student, tokens) + ours + BACKWARD * (ours + _reached(student, tokens, whole=whole))
+    count = len(rows.lengths)
+    extraction = min(recipe.extraction.texts, count) * _importance_flops(recipe, teacher, tokens, vocabulary)
+    return Cost(extraction, row, recipe.training.epochs * count)
+
+
+def _reached(student: BertShape, tokens: float, *, whole: bool) -> float:
+    """By gradients, of a forward pass: of the last layer only its queries, keys and values where not the whole is
+    compared."""
+    if whole:
+        return bert_flops(student, tokens)
+    below = replace(student, layers=student.layers - 1)
+    return bert_flops(below, tokens) + 3 * map_flops(student.hidden, student.hidden, tokens)
+
+
+def _importance_flops(recipe: ExtractRecipe, teacher: BertShape, tokens: float, vocabulary: int) -> float:
+    """Of a row from which importance is told, if it is."""
+    if recipe.extraction.by != "importance":
+        return 0.0
+    encoder, width = gates_flops(teacher, tokens), teacher.hidden
+    if recipe.extraction.loss != "masked":
+        return encoder
+    head = map_flops(width, width, tokens) + map_flops(width, vocabulary, tokens)
+    return encoder + 2 * head  # there and back; its weights have no gradients either
 
 
 def _fingerprint(recipe: ExtractRecipe, teacher: nn.Module, rows: Tokens) -> str:

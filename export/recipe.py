@@ -79,8 +79,13 @@ class DistillRecipe(Section):
             raise ValueError("the last of [[stages]] teaches the student to answer: give it logits or labels")
         if not plain and self.objective.alpha:
             raise ValueError("objective.alpha is tang2019's; weigh labels, logits and representation in [[stages]]")
-        if self.objective.soft == "logodds" and self.data.task in (Task.MULTI_LABEL, Task.REGRESSION):
-            raise ValueError(f"objective.soft: logodds are of one label among several; set mse for {self.data.task}")
+        return self
+
+    @model_validator(mode="after")
+    def _several_labels_and_numbers_have_no_distribution(self) -> Self:
+        soft, task = self.objective.soft, self.data.task
+        if soft != "mse" and task in (Task.MULTI_LABEL, Task.REGRESSION):  # of one column softmax is 1, its gradient 0
+            raise ValueError(f"objective.soft: {soft} is of one label among several; write 'mse' for {task}")
         return self
 
     @model_validator(mode="after")
@@ -92,6 +97,11 @@ class DistillRecipe(Section):
             raise ValueError("student.begins: `pretrain` makes encoders; write student.architecture = 'encoder'")
         if student.architecture == "encoder" and self.data.task is Task.TAGGING:
             raise ValueError("student.architecture: pieces are tagged, not vectors of texts; write 'bilstm'")
+        if student.architecture == "encoder" and self.data.pair is not None and self.learns_states:
+            raise ValueError(
+                "student.architecture: of a pair an encoder has a vector each, and no representation as wide as the "
+                "teacher's states; write 'bilstm', or no representation in [[stages]]"
+            )
         return self
 
     @model_validator(mode="after")
@@ -136,7 +146,7 @@ class DistillRecipe(Section):
     def with_texts(self, sources: Sequence[str]) -> Self:
         """The same with more unlabelled texts, or pairs if rows are pairs, as they are, whatever their lengths."""
         more = tuple(
-            TextSource(source=source, max_words=10**6, column=columns.text, pair=columns.pair)
+            TextSource(source=source, column=columns.text, pair=columns.pair)
             for source, columns in ((source, self._columns_of(source)) for source in sources)
         )
         transfer = self.transfer.model_copy(update={"texts": (*self.transfer.texts, *more)})

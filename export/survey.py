@@ -125,7 +125,8 @@ class Survey:
 
 
 def survey(source: str, chosen: Chosen) -> Survey:
-    """Look at every row. Raises DataError for a file without rows, OptionError where a column must be named."""
+    """Look at every row. Raises DataError for a file without rows or rows without a label, OptionError where a column
+    must be named."""
     columns = _columns(source)
     if chosen.task is Task.ANSWERING or {"question", "context", "answers"} <= columns.keys():
         raise OptionError(f"{source}: has questions to answer; begin with export/recipes/squad-teacher.toml")
@@ -156,7 +157,7 @@ def _columns(source: str) -> dict[str, Column]:
 
 
 def _check_labelled(column: Column, task: Task, source: str) -> None:
-    """Of several labels a row may have none, and tags are told from words. Raises DataError."""
+    """Where a row has several labels it may have none. Raises DataError."""
     if column.blanks and task in (Task.SINGLE_LABEL, Task.REGRESSION):
         rows = len(column.words) + len(column.blanks)
         raise DataError(
@@ -216,7 +217,7 @@ def _labels(column: Column, task: Task, source: str) -> tuple[tuple[str, ...], t
             f"{source}: column {column.name!r} has more than {MOST_LABELS} different values; "
             "say which one has the labels with --label, or --task regression if they are numbers"
         )
-    names = sorted(counts, key=lambda name: (float(name), name) if _is_number(name) else (0, name))
+    names = sorted(counts, key=_rank)
     if task is Task.TAGGING:
         names.sort(key=lambda name: (name != "O", name.partition("-")[2], name))  # O, B-LOC, I-LOC, …
     if len(names) < 2 and task is not Task.MULTI_LABEL:
@@ -224,8 +225,15 @@ def _labels(column: Column, task: Task, source: str) -> tuple[tuple[str, ...], t
     return tuple(names), tuple(counts[name] for name in names)
 
 
+def _rank(name: str) -> tuple[float, str]:
+    """Numbers by their value, all else by its spelling."""
+    value = float(name) if _is_number(name) else 0.0
+    return (value if math.isfinite(value) else 0.0), name
+
+
 def _is_number(value: str) -> bool:
     try:
-        return math.isfinite(float(value))
+        float(value)
     except ValueError:
         return False
+    return True

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from export.answers import passages
-from export.device import default_device, quick
+from export.device import default_device, quick, quick_at_bfloat16
 from export.errors import ModelError
 from export.pooling import Pooled
 from export.pretrained import (
@@ -54,6 +54,7 @@ class Teacher:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> None:
         self.device = default_device()
+        self.bf16 = quick_at_bfloat16(self.device)  # its signals; whether a student learns in it is another question
         self.model = model.eval().to(self.device)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -112,7 +113,7 @@ class Teacher:
     @torch.inference_mode()
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
         inputs = tokenized(self.tokenizer, texts, self.max_tokens, padding=True, return_tensors="pt").to(self.device)
-        with quick(self.device):
+        with quick(self.device, self.bf16):
             found = self.model(**inputs, output_hidden_states=hidden is not None)
         logits = found.logits.float().cpu().numpy()
         if hidden is None:
@@ -121,8 +122,9 @@ class Teacher:
         return Signals(logits, states.half().cpu().numpy())
 
     def digest(self) -> str:
-        """What decides its logits: weights, tokeniser, limit."""
-        return weights_digest(self.model, f"{self.max_tokens}{self.tokenizer_json}")
+        """What decides its signals: weights, tokeniser, limit, and bfloat16, which moves logits by a hundredth."""
+        arithmetic = "bfloat16" if self.bf16 else ""  # of fp32 nothing, so that older caches are still found
+        return weights_digest(self.model, f"{self.max_tokens}{self.tokenizer_json}{arithmetic}")
 
     def read(self, texts: Sequence[Text]) -> Sequence[Row]:
         """The rows that it makes of texts, or of pairs of them."""
@@ -162,7 +164,7 @@ class TaggingTeacher(Teacher):
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
         rows = self.read(texts)
         ids, mask = self._padded(rows)
-        with quick(self.device):
+        with quick(self.device, self.bf16):
             found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=hidden is not None)
         own = [np.array([piece for word in row.words for piece in word], dtype=np.int64) for row in rows]
         starts = np.arange(len(rows)) * ids.shape[1]
@@ -210,7 +212,7 @@ class ReadingTeacher(Teacher):
     @torch.inference_mode()
     def _batch(self, texts: Sequence[Text], hidden: HiddenStates | None) -> Signals:
         rows = self.read(texts)
-        with quick(self.device):
+        with quick(self.device, self.bf16):
             logits, states = self._run(rows, hidden)
         counts = np.bincount([row.number for row in rows], [len(row) for row in rows], minlength=len(texts))
         places = np.array([place for row in rows for place in row.places], dtype=np.int32).reshape(-1, 2)
@@ -271,7 +273,7 @@ class PlainTeacher(Teacher):
         if hidden is None:
             return Signals(nothing)
         inputs = tokenized(self.tokenizer, texts, self.max_tokens, padding=True, return_tensors="pt").to(self.device)
-        with quick(self.device):
+        with quick(self.device, self.bf16):
             found = self.model(**inputs, output_hidden_states=True).hidden_states[hidden.layer]
         states = pooled(found.float(), inputs["attention_mask"], hidden.pooling)
         return Signals(nothing, states.half().cpu().numpy())

@@ -26,6 +26,7 @@ from transformers import get_scheduler
 
 from export.averaging import moving_average
 from export.device import default_device, processes, quick_at_bfloat16
+from export.errors import RecipeError
 from export.loss import Loss
 from export.progress import Bar, console, progress_bar
 from export.sections import Distillation
@@ -103,7 +104,7 @@ class Standing:
 def fit(student: nn.Module, stages: Sequence[Stage], judge: Judge, folder: Path, seed: int) -> float:
     """Run the stages one after the other; each starts from the best weights of the one before.
 
-    Leaves the student with its best weights and returns their dev metric.
+    Leaves the student with its best weights and returns their dev metric. Raises RecipeError where a stage diverges.
     """
     best = -math.inf
     for number, stage in enumerate(stages):
@@ -168,6 +169,16 @@ def _standing(folder: Path) -> Standing:
 def _forget_states(folder: Path, but: Path | None = None) -> None:
     for state in set(folder.glob("state-*")) - {but}:
         shutil.rmtree(state)
+
+
+def diverged(what: str, step: int) -> str:
+    """What is to be said of a run whose loss or metric is no finite number."""
+    return f"{what}: diverged at step {step:,}: its loss or metric is no number any more; lower training.learning_rate"
+
+
+def finite(network: nn.Module) -> bool:
+    """Are all its weights numbers?"""
+    return all(bool(weights.isfinite().all()) for weights in network.parameters())
 
 
 def optimizer_of(loop: Distillation, learning: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -244,7 +255,10 @@ class _Run:
 
     def _evaluate(self) -> None:
         standing, average = self.standing, self.average.module.eval()
-        metric = self._judged(average)
+        # A loss that was no finite number has left weights that are none, in all processes alike.
+        metric = self._judged(average) if finite(average) else math.nan
+        if not math.isfinite(metric):
+            raise RecipeError(diverged(self.stage.name, standing.step))
         standing.worse += 1
         standing.seen.append((standing.step / self.steps, metric))
         if metric > standing.best:

@@ -1,6 +1,7 @@
 """A BiLSTM learns an encoder's vectors of sentences on plain text, and students of tasks begin with it."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import tomli_w
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from export.approximation import approximate
@@ -122,6 +124,18 @@ def test_what_was_learnt_is_what_the_student_begins_with(shop: Shop, taught: Pat
     ids, lengths = torch.tensor([[5, 6, 7]]), torch.tensor([3])
     student.eval()
     assert torch.equal(student(ids, lengths).representation, network(made)(ids, lengths).logits)
+
+
+def test_another_encoder_at_the_same_place_is_another_run(shop: Shop, taught: Path, made: Path, tmp_path: Path) -> None:
+    begins = Path(shutil.copytree(made, tmp_path / "begins"))
+    training, student = TRAINING | {"epochs": 1}, STUDENT | {"begins": str(begins), "max_tokens": 32}
+    recipe = shop.distill_recipe(taught, student=student, training=training, transfer={})
+    first = distill(recipe, Places(tmp_path / "work", tmp_path / "one"), "a test")
+    weights = load_file(begins / "encoder.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, begins / "encoder.safetensors")
+    second = distill(recipe, Places(tmp_path / "work", tmp_path / "two"), "a test")
+    files = [open_bundle(bundle).manifest.files["model.onnx"] for bundle in (first, second)]
+    assert files[0] != files[1]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from export.errors import ModelError, OptionError
 from export.labelling import Elsewhere, label
@@ -78,6 +79,48 @@ def test_a_node_with_another_teacher_by_that_name_is_refused(shop: Shop, taught:
     with pytest.raises(ModelError, match=r"teacher: on node \S+ it has other weights or another tokenizer than here"):
         label(Teacher.load(str(taught), 64), [TEXTS], None, tmp_path / "cache", elsewhere(folder))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.fixture
+def quick_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a teacher from now on is quick at bfloat16."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+
+def test_a_node_labels_in_the_arithmetic_of_who_asks_it(
+    taught: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    teacher = Teacher.load(str(taught), 64)
+    teacher.bf16 = False
+    here = label(teacher, [TEXTS], None, tmp_path / "here")
+    request.getfixturevalue("quick_node")
+    assert_same(label(teacher, [TEXTS], None, tmp_path / "there", elsewhere(taught)), here)
+    assert_same(label(teacher, [TEXTS], None, tmp_path / "there"), here)
+
+
+@pytest.mark.usefixtures("quick_node")
+def test_each_arithmetic_has_a_cache_of_its_own(taught: Path, tmp_path: Path) -> None:
+    half, whole = (Teacher.load(str(taught), 64) for _ in range(2))
+    whole.bf16 = False
+    rounded = label(half, [TEXTS], None, tmp_path)
+    exact = label(whole, [TEXTS], None, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert np.abs(rounded.logits - exact.logits).max() > 1e-4
+    np.testing.assert_allclose(exact.logits, whole.exact_logits(TEXTS), atol=1e-5)
+    assert_same(label(half, [TEXTS], None, tmp_path, elsewhere(taught, Gone())), rounded)
+
+
+def test_a_node_that_is_not_quick_at_bfloat16_is_refused_by_one_that_is(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Teacher.load(str(taught), 64)
+    teacher.bf16 = True
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(
+        ModelError, match=r"teacher: node \S+ is not quick at bfloat16 as this machine is; leave it out"
+    ):
+        label(teacher, [TEXTS], None, tmp_path, elsewhere(taught))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_cluster_is_one_line(taught: Path, tmp_path: Path) -> None:

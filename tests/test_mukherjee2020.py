@@ -213,6 +213,8 @@ def test_log_odds_are_those_of_the_softmax() -> None:
     assert log_odds_mse(output, Target(logits, torch.zeros(6))).value.item() == 0
 
 
+ENCODER = {"architecture": "encoder", "embedding": 6, "hidden": 5, "dense": WIDTH}
+
 # What a recipe says, and the line that refuses it.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no stages": ({"stages": []}, r"the last of \[\[stages\]\] teaches the student to answer"),
@@ -225,7 +227,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tang's states": ({"method": "tang2019", "stages": [], "objective": {"states": "kl"}}, "no objective.states"),
     "log-odds of several": (
         {"objective": {"soft": "logodds"}, "data": {"train": "x", "labels": ["a"], "task": "multi-label"}},
-        r"objective\.soft: logodds are of one label among several; set mse for multi-label",
+        r"objective\.soft: logodds is of one label among several; write 'mse' for multi-label",
+    ),
+    "a pair's representation": (
+        {"student": ENCODER, "data": {"train": "x", "labels": ["a", "b"], "pair": "other"}},
+        r"student\.architecture: of a pair an encoder has a vector each, .*; write 'bilstm', or no representation",
     ),
 }
 
@@ -234,6 +240,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_a_method_would_ignore_or_cannot_do_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy(**({"stages": STAGED} | changes))
+
+
+def test_an_encoder_learns_the_representation_of_a_text_and_the_logits_of_a_pair() -> None:
+    pairs = {"train": "x", "labels": ["a", "b"], "pair": "other"}
+    assert toy(STAGED, student=ENCODER).recipe.learns_states
+    assert not toy([{"logits": 1}], student=ENCODER, data=pairs).recipe.learns_states
 
 
 def test_a_recipe_with_stages_is_read_again_as_it_was_written(tmp_path: Path) -> None:

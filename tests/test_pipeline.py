@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.__main__ import app
 from export.datasets import Columns
 from export.errors import ModelError, RecipeError
 from export.evaluation import evaluate
@@ -170,6 +171,18 @@ def test_another_teacher_at_the_same_place_is_another_run(shop: Shop, taught: Pa
     assert read_manifest(first).files["model.onnx"] != read_manifest(second).files["model.onnx"]
 
 
+def test_other_word_vectors_at_the_same_place_are_another_run(shop: Shop, taught: Path, tmp_path: Path) -> None:
+    file, places = tmp_path / "vectors.txt", [Places(tmp_path / "work", tmp_path / part) for part in ("a", "b", "c")]
+    student = {"embedding": 4, "hidden": 4, "dense": 4, "embeddings": str(file)}
+    recipe = shop.distill_recipe(taught, student=student, training=BRIEF, transfer={})
+    file.write_text("the 1 2 3 4\nis 4 3 2 1\nwas 1 1 2 2\n")
+    first, same = (read_manifest(distill(recipe, place, "a test")).files["model.onnx"] for place in places[:2])
+    assert first == same
+    assert len(list(places[0].work.glob("students/*"))) == 1
+    file.write_text("the 4 1 1 9\nis 1 3 7 1\nwas 6 1 2 2\n")
+    assert read_manifest(distill(recipe, places[2], "a test")).files["model.onnx"] != first
+
+
 def test_a_version_that_is_there_is_refused_before_anything_is_done(
     shop: Shop, distilled: Distilled, adopted: Path, tmp_path: Path
 ) -> None:
@@ -202,7 +215,9 @@ def test_a_random_classifier_has_the_shape_of_its_model(shop: Shop, tmp_path: Pa
 def test_the_help_names_every_command(tmp_path: Path) -> None:
     found = command("--help", cwd=tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
-    for name in ("teach", "distill", "adopt", "evaluate"):
+    names = [registered.name or getattr(registered.callback, "__name__", "") for registered in app.registered_commands]
+    assert len(names) > 10
+    for name in names:
         assert re.search(rf"\b{name}\b", found.stdout)
 
 

@@ -4,23 +4,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel, BertConfig
+from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, PreTrainedModel
 
 from export.compute import bert_flops, relation_flops
 from export.errors import DataError, ModelError, RecipeError
 from export.extraction import shape_of
 from export.fine_tuning import fine_tune
+from export.importance import LOSSES, importance
 from export.inside import Watched
-from export.pretrained import load_network
-from export.pretraining import pretrain
+from export.methods import chen2021
+from export.pretrained import load_network, load_tokenizer
+from export.pretraining import PlainRows, cost_of, pretrain
 from export.recipe import ExtractRecipe
 from export.relations import products
 from export.saving import read_run
 from export.shape import BertShape
 from export.teacher import Teacher
+from export.transfer import Tokens
 from tests.workshop import LABELS, Shop, command
 
 SMALL = BertShape(1, 16, 2, 24)
@@ -121,20 +125,76 @@ def test_what_cannot_be_made_is_refused_in_a_line(
     assert not (tmp_path / "small").exists()
 
 
+def test_words_are_masked_alike_whatever_was_drawn_before(shop: Shop, tmp_path: Path) -> None:
+    """Where importance is told from masked words, by a teacher that has the head for them and no pooler."""
+    encoder = tmp_path / "encoder"
+    AutoModelForMaskedLM.from_pretrained(shop.encoder).save_pretrained(encoder)
+    load_tokenizer(str(shop.encoder)).save_pretrained(encoder)
+    teacher = {"model": str(encoder), "max_tokens": 32}
+    extraction = {"loss": "masked", "texts": 64}
+    wanted = recipe(shop, teacher=teacher, extraction=extraction, training=TRAINING | {"epochs": 0.1})
+    found = []
+    for name in ("one", "other"):
+        torch.rand(len(name))
+        folder = pretrain(wanted, tmp_path / name, tmp_path / f"{name}-work")
+        found.append(load_network(AutoModel, str(folder)).state_dict())
+    assert all(torch.equal(weights, found[1][name]) for name, weights in found[0].items())
+
+
+def bert(shape: BertShape, vocabulary: int, *, head: bool = False) -> PreTrainedModel:
+    """Random, and of products that torch counts, without a pooler."""
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+    )
+    options = {} if head else {"add_pooling_layer": False}
+    kind: Any = AutoModelForMaskedLM if head else AutoModel
+    made: PreTrainedModel = kind.from_config(config, attn_implementation="eager", **options)
+    return made
+
+
+ROWS, LENGTH, VOCABULARY = 5, 7, 30
+SHAPES = BertShape(4, 24, 3, 40), BertShape(2, 16, 2, 24)
+
+
+def rows_of_a_length() -> Tokens:
+    """Without padding."""
+    return Tokens.of(np.random.default_rng(0).integers(1, VOCABULARY, (ROWS, LENGTH)), pad_id=0)
+
+
+@pytest.mark.parametrize("compare", ["minilm", "tinybert"])
+def test_to_learn_from_a_row_costs_what_torch_counts(compare: str, shop: Shop) -> None:
+    wanted = recipe(shop, comparing={"by": compare, "heads": 4})
+    teacher, student = (bert(shape, VOCABULARY) for shape in SHAPES)
+    watched, watching = chen2021.compared(wanted, teacher, student, None)
+    rows = rows_of_a_length()
+    with FlopCounterMode(display=False) as counted:
+        batch = PlainRows(rows, watched, bf16=False).batch(np.arange(ROWS), torch.device("cpu"))
+        chen2021.objective(wanted, 4)(watching(*batch.inputs), batch.target).value.backward()
+    cost = cost_of(wanted, SHAPES, rows, VOCABULARY)
+    assert counted.get_total_flops() == cost.row * ROWS
+    assert cost.rows == ROWS * TRAINING["epochs"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_to_tell_importance_costs_what_torch_counts(loss: str, shop: Shop) -> None:
+    """Of the rows that there are, where more are asked for."""
+    rows, model = rows_of_a_length(), bert(SHAPES[0], VOCABULARY, head=True)
+    ids = torch.from_numpy(rows.block(np.arange(ROWS))[0])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | ({"labels": ids} if loss == "masked" else {})
+    with FlopCounterMode(display=False) as counted:
+        importance(model, [batch], LOSSES[loss], seed=0)
+    wanted = recipe(shop, extraction={"loss": loss, "texts": 64})
+    assert counted.get_total_flops() == cost_of(wanted, SHAPES, rows, VOCABULARY).extraction
+
+
 @pytest.mark.parametrize("tokens", [7, 12])
 def test_costs_are_those_that_torch_counts(tokens: int) -> None:
     shape = BertShape(2, 24, 3, 40)
-    model = AutoModel.from_config(
-        BertConfig(
-            vocab_size=9,
-            hidden_size=24,
-            num_hidden_layers=2,
-            num_attention_heads=3,
-            intermediate_size=40,
-        ),
-        attn_implementation="eager",
-        add_pooling_layer=False,
-    )
+    model = bert(shape, 9)
     ids = torch.ones(1, tokens, dtype=torch.int64)
     with FlopCounterMode(display=False) as counted:
         model(input_ids=ids)

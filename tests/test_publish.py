@@ -1,6 +1,8 @@
 """A bundle says what was measured of it, proves itself, and is written whole or not at all."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from export.card import model_card
 from export.datasets import Example
-from export.errors import RecipeError
+from export.errors import ModelError, RecipeError
 from export.publish import (
     FILES,
     PROOF_TEXTS,
@@ -22,10 +24,11 @@ from export.publish import (
     versions,
 )
 from export.targets import targets_of
+from service.bundle.encoder import Text
 from service.bundle.errors import BundleExists, GraphMismatch
-from service.bundle.manifest import Lineage, Network, Precision, Role, Task
+from service.bundle.manifest import EDGES, Lineage, Network, Precision, Role, Task
 from service.bundle.runtime import open_bundle, open_graph
-from service.bundle.store import find_bundles
+from service.bundle.store import find_bundles, read_manifest
 from tests import toy
 
 EXAMPLES = tuple(
@@ -52,10 +55,11 @@ def trained(**changes: object) -> Trained:
     return replace(whole, **changes)  # type: ignore[arg-type]
 
 
-def reference(away: float = 0.0) -> Reference:
-    """The graphs' own logits moved by `away`, as if torch had said so; a teacher who always says the first label."""
-    encoder = encoder_of(trained().tokenizer_json, Reads(Network.RECURRENT), 32, 0)
-    graph = open_graph(GRAPHS[Precision.EXACT])
+def reference(away: float = 0.0, of: Trained | None = None) -> Reference:
+    """A network's own logits moved by `away`, as if torch had said so; a teacher who always says the first label."""
+    of = of or trained()
+    encoder = encoder_of(of.tokenizer_json, Reads(of.network), of.max_tokens, of.pad_id)
+    graph = open_graph(of.graphs[Precision.EXACT])
     rows = encoder.encode([example.text for example in EXAMPLES])
     logits = np.concatenate([graph.run(encoder.collate([row])) for row in rows]) + np.float32(away)
     beside = np.tile(np.array([[1, 0, 0]], np.float32), (len(EXAMPLES), 1))
@@ -84,6 +88,68 @@ def test_a_fast_graph_that_answers_otherwise_is_left_out(tmp_path: Path) -> None
     assert set(manifest.graphs) == set(manifest.proof.logits) == {Precision.EXACT}
     assert FILES[Precision.FAST] not in {file.name for file in (tmp_path / "toy" / "1").iterdir()}
     assert {row.what for row in manifest.results} == {"its teacher, torch", "student, torch", "student, exact"}
+
+
+def of_task(task: Task, labels: tuple[str, ...], fast_seed: int | None) -> Trained:
+    """A network that gives so many numbers; its fast graph is coarse, or another network altogether."""
+    exact = toy.student_graph(width=len(labels))
+    fast = toy.rounded(exact) if fast_seed is None else toy.student_graph(fast_seed, width=len(labels))
+    return trained(task=task, labels=labels, graphs={Precision.EXACT: exact, Precision.FAST: fast})
+
+
+def reader(fast_seed: int | None) -> Trained:
+    """The same of a network that answers questions."""
+    exact = toy.teacher_graph(38, width=2, of_pieces=True)
+    fast = toy.rounded(exact) if fast_seed is None else toy.teacher_graph(fast_seed, width=2, of_pieces=True)
+    changes = {"role": Role.TEACHER, "network": Network.TRANSFORMER, "texts": 2}
+    return trained(
+        task=Task.ANSWERING,
+        labels=EDGES,
+        tokenizer_json=toy.tokenizer(special=True).decode(),
+        graphs={Precision.EXACT: exact, Precision.FAST: fast},
+        **changes,
+    )
+
+
+UNDECIDED: dict[str, tuple[Callable[[int | None], Trained], int]] = {
+    "numbers": (partial(of_task, Task.REGRESSION, ("score", "mood")), 1),
+    "vectors": (partial(of_task, Task.EMBEDDING, ("0", "1", "2", "3")), 1),
+    "answers": (reader, 2),
+}
+"""What decides nothing: a network of the kind, and texts in a row."""
+
+
+def unlabelled(texts: int, count: int = 36) -> Reference:
+    """Rows that were not asked of torch."""
+    words = [f"{example.text} , and {'very ' * (i % 5)}long" for i, example in enumerate(EXAMPLES[:count])]
+    rows: list[Text] = [*words] if texts == 1 else [("is the film good", text) for text in words]
+    return Reference("own sentences", rows, None, None, None)
+
+
+@pytest.mark.parametrize("kind", UNDECIDED)
+def test_a_fast_graph_of_what_decides_nothing_is_left_out_where_it_answers_otherwise(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, texts = UNDECIDED[kind]
+    kept = publish(make(None), unlabelled(texts), tmp_path / "kept", "make it")
+    assert set(read_manifest(kept).graphs) == set(Precision)
+    assert "no fast graph" not in capsys.readouterr().err
+    exact_only = publish(make(4), unlabelled(texts), tmp_path / "left", "make it")
+    assert set(read_manifest(exact_only).graphs) == {Precision.EXACT}
+    assert "no fast graph" in capsys.readouterr().err
+
+
+def test_two_numbers_tell_nothing_of_a_correlation(tmp_path: Path) -> None:
+    strange = of_task(Task.REGRESSION, ("score",), fast_seed=4)
+    assert set(read_manifest(publish(strange, unlabelled(1, 2), tmp_path, "make it")).graphs) == set(Precision)
+
+
+def test_a_graph_that_answers_otherwise_than_torch_is_never_published(tmp_path: Path) -> None:
+    strange = {Precision.EXACT: toy.student_graph(seed=4)}
+    told = r"toy: its exact graph beside torch on own sentences, share of decisions alike 0\.\d+, and 0\.9 is asked"
+    with pytest.raises(ModelError, match=f"^{told}; export it to ONNX by other means and `adopt` that$"):
+        publish(trained(graphs=strange), reference(), tmp_path, "make it")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_distances_are_measured_and_kept(tmp_path: Path) -> None:
@@ -122,7 +188,8 @@ def test_a_teacher_has_nobody_to_agree_with(tmp_path: Path) -> None:
         tokenizer_json=files["tokenizer.json"].decode(),
         graphs={Precision.EXACT: files["model.onnx"]},
     )
-    manifest = open_bundle(publish(own, replace(reference(), teacher_logits=None), tmp_path, "make it")).manifest
+    beside = replace(reference(of=own), teacher_logits=None)
+    manifest = open_bundle(publish(own, beside, tmp_path, "make it")).manifest
     assert {row.what for row in manifest.results} == {"teacher, torch", "teacher, exact"}
     assert {row.metric for row in manifest.results} == {"accuracy", "macro-F1"}
 

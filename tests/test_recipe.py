@@ -143,6 +143,36 @@ def test_an_override_that_is_none_is_refused(path: Path, override: str, message:
     assert refusal(path, override) == message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "files"),
+    [
+        ([], False),
+        (["student.embeddings=random"], False),
+        (["student.embeddings=vectors.txt"], True),
+        (["student.architecture=encoder", "student.begins=runs/encoder"], True),
+        (['student={architecture="transformer", begins="runs/encoder"}'], True),
+    ],
+)
+def test_what_a_student_begins_with_may_lie_in_files(path: Path, overrides: list[str], files: bool) -> None:
+    assert read_recipe(DistillRecipe, path, overrides).student.begins_with_files is files
+
+
+@pytest.mark.parametrize("soft", ["kl", "logodds"])
+@pytest.mark.parametrize("task", ["regression", "multi-label"])
+def test_what_is_no_distribution_is_learnt_by_mse_alone(path: Path, soft: str, task: str) -> None:
+    overrides = [f"data.task={task}", 'data.labels=["score"]', f"objective.soft={soft}"]
+    wanted = f"objective.soft: {soft} is of one label among several; write 'mse' for {task}"
+    assert refusal(path, *overrides).endswith(wanted)
+    assert read_recipe(DistillRecipe, path, [*overrides, "objective.soft=mse"]).objective.soft == "mse"
+
+
+@pytest.mark.parametrize("name", ["sst2-paper", "qqp", "mnli"])
+def test_a_recipe_set_up_as_in_the_paper_runs_all_its_epochs(name: str) -> None:
+    training = read_recipe(DistillRecipe, ROOT / "export" / "recipes" / f"tang2019-{name}.toml").training
+    assert training.epochs == 30
+    assert training.patience > 2 * training.epochs * training.evaluations_per_epoch
+
+
 def test_several_faults_are_counted(path: Path) -> None:
     assert refusal(path, "student.hidden=no", "student.dense=no").endswith("(and 1 more)")
 

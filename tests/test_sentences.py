@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from export.errors import DataError
-from export.sentences import TextSource, shaped_texts, treebank
+from export.sentences import Tally, TextSource, shaped_rows, shaped_texts, treebank
 
 DOCUMENTS = (
     "It was late. Nobody came!<br /><br />We   left early.",
@@ -54,6 +54,25 @@ def test_short_and_long_texts_are_left_out(source: str) -> None:
         "We left early.",
         "Was it good?",
     ]
+
+
+def test_no_text_is_too_long_unless_asked_otherwise(tmp_path: Path) -> None:
+    review = "word " * 900 + "end"
+    path = tmp_path / "reviews.txt"
+    path.write_text(f"{review}\nshort\n")
+    assert shaped(str(path)) == [review, "short"]
+    assert shaped(str(path), max_words=900) == ["short"]
+
+
+def test_texts_that_do_not_fit_are_counted_too(source: str, tmp_path: Path) -> None:
+    tally = Tally()
+    assert len(list(shaped_texts(TextSource(source=source, sentences=True, max_words=3), tally))) == 5
+    assert tally.read == 6
+    path = tmp_path / "pairs.tsv"
+    path.write_text("text\tother\na b\tc\na\tb\n")
+    tally = Tally()
+    assert list(shaped_rows(TextSource(source=str(path), pair="other", min_words=2), tally)) == []
+    assert tally.read == 2
 
 
 def test_words_are_counted_and_not_spaces(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from export.answers import Answers
 from export.data import Data
 from export.datasets import Example
 from export.errors import DataError
@@ -65,6 +66,26 @@ def test_other_seeds_choose_other_rows() -> None:
     for way in (few_of_each_label, few):
         assert len({way(rows, 5, seed)[0] for seed in range(10)}) > 8
     assert len({hold_out(rows, 0.1, seed)[1] for seed in range(10)}) > 8
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), st.floats(0.01, 0.99), SEEDS)
+def test_questions_about_one_text_stand_on_one_side(abouts: list[int], share: float, seed: int) -> None:
+    rows = tuple(Example((f"question {i}", f"text {about}"), Answers((), ())) for i, about in enumerate(abouts))
+    if len(set(abouts)) < 2:
+        with pytest.raises(DataError, match="all questions are about one text"):
+            hold_out(rows, share, seed)
+        return
+    learn, select = hold_out(rows, share, seed)
+    assert sorted((*learn, *select), key=rows.index) == list(rows)
+    assert learn
+    assert select
+    assert not {row.text[1] for row in learn} & {row.text[1] for row in select}
+    assert hold_out(rows, share, seed) == (learn, select)
+
+
+def test_of_many_texts_about_the_share_selects() -> None:
+    rows = tuple(Example((f"question {i}", f"text {i // 4}"), Answers((), ())) for i in range(200))
+    assert len(hold_out(rows, 0.1, seed=3)[1]) == 20
 
 
 def test_what_selects_has_the_labels_in_their_shares() -> None:

@@ -8,18 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, TrainingArguments
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    TrainingArguments,
+)
 
 from export.datasets import Names, read_examples
+from export.device import quick_at_bfloat16
 from export.errors import DataError, ModelError, RecipeError
-from export.fine_tuning import MaskedLanguageTrainer, fine_tune, masked_rows
+from export.fine_tuning import AveragedTrainer, MaskedLanguageTrainer, fine_tune, masked_rows
+from export.lessons import lesson
 from export.metrics import accuracy
-from export.pretrained import load_tokenizer
+from export.pretrained import BEHIND_PADDING, check_limit, load_tokenizer
 from export.targets import targets_of
-from export.teacher import Teacher
+from export.teacher import Teacher, weights_digest
 from service.bundle.manifest import Task
 from tests.workshop import LABELS, Shop, sentences
 
+TINY = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+TINY |= {"max_position_embeddings": 12}
 ADAPTATION = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "bf16": False}
 
 
@@ -62,6 +73,28 @@ def test_a_teacher_is_adapted_before_it_is_fine_tuned(shop: Shop, taught: Path, 
     other = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts, "mask": 0.3})
     with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe"):
         fine_tune(other, tmp_path / "out")
+
+
+def test_an_adaptation_to_other_texts_or_of_other_weights_is_another(shop: Shop, tmp_path: Path) -> None:
+    texts, encoder = tmp_path / "texts.txt", Path(shutil.copytree(shop.encoder, tmp_path / "encoder"))
+    loop = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "bf16": False}
+    adaptation = ADAPTATION | {"texts": [{"source": str(texts)}]}
+    model = {"model": str(encoder), "max_tokens": 64}
+    recipe = shop.teach_recipe(teacher=model, training=loop, adaptation=adaptation)
+    with pytest.raises(DataError, match="no such file"):
+        fine_tune(recipe, tmp_path / "out")
+    texts.write_text("the film is good\nher voice was awful\n")  # what is mended is no other recipe
+    fine_tune(recipe, tmp_path / "out")
+    before = texts.read_text()
+    texts.write_text(before + "and one more\n")
+    with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe or by other files"):
+        fine_tune(recipe, tmp_path / "out")
+    texts.write_text(before)
+    fine_tune(recipe, tmp_path / "out")
+    weights = load_file(encoder / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe or by other files"):
+        fine_tune(recipe, tmp_path / "out")
 
 
 def test_a_pair_is_adapted_to_in_one_sequence(shop: Shop, tmp_path: Path) -> None:
@@ -122,6 +155,28 @@ def test_a_checkpoint_that_was_half_written_is_not_gone_on_from(shop: Shop, tmp_
     assert Teacher.load(str(fine_tune(shop.teach_recipe(), tmp_path / "out"))).labels == LABELS
 
 
+def test_a_run_that_diverges_says_so_and_how_to_mend_it(shop: Shop, tmp_path: Path) -> None:
+    loop = {"epochs": 1, "batch_size": 16, "learning_rate": 1e30, "warmup": 0, "bf16": False, "average": 0.8}
+    with pytest.raises(RecipeError, match=r"^teacher: diverged at step 3: .*; lower training\.learning_rate$"):
+        fine_tune(shop.teach_recipe(training=loop), tmp_path / "out")
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_an_average_of_the_latest_alone_is_the_weights_behind_the_last_step(
+    batches: int, shop: Shop, tmp_path: Path
+) -> None:
+    recipe, model = shop.teach_recipe(), AutoModelForSequenceClassification.from_pretrained(shop.encoder)
+    given = lesson(load_tokenizer(str(shop.encoder)), recipe.data.read(), recipe)
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=3, gradient_accumulation_steps=batches, use_cpu=True, report_to="none"
+    )
+    trainer = AveragedTrainer(model, 0, args=arguments, train_dataset=given.train, data_collator=given.collator)
+    trainer.train()
+    latest, average = (network.state_dict() for network in (model, trainer.average.module))
+    assert [name for name in latest if not torch.equal(latest[name], average[name])] == []
+    assert int(trainer.average.n_averaged) == 3
+
+
 def test_a_text_has_the_same_logits_alone_and_in_batches(taught: Path) -> None:
     teacher, texts = Teacher.load(str(taught)), [text for text, _ in sentences()[:30]]
     batched = np.concatenate([found.logits for found in teacher.signals(texts, None, batch_size=7)])
@@ -135,6 +190,19 @@ def test_a_digest_is_of_what_a_teacher_is_and_not_of_what_it_was_asked(taught: P
     teacher.exact_logits(["three"])
     assert teacher.digest() == before
     assert Teacher.load(str(taught), max_tokens=5).digest() != before
+
+
+def test_a_digest_is_of_the_arithmetic_too_and_of_fp32_it_is_what_it_always_was(
+    taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for capable in (False, True):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capable=capable: {"avx512_bf16": capable})
+        teacher = Teacher.load(str(taught))
+        assert teacher.bf16 is quick_at_bfloat16(teacher.device)
+        digests.append(teacher.digest())
+    assert digests[0] == weights_digest(teacher.model, f"{teacher.max_tokens}{teacher.tokenizer_json}")
+    assert digests[1] != digests[0]
 
 
 def test_weights_are_fp32_whatever_the_file_holds(taught: Path, copied: Path) -> None:
@@ -189,6 +257,32 @@ def test_a_limit_that_the_encoder_does_not_reach_is_refused(shop: Shop, taught: 
     with pytest.raises(ModelError, match=message):
         fine_tune(shop.teach_recipe(teacher={"model": str(shop.encoder), "max_tokens": 65}), tmp_path / "out")
     assert Teacher.load(str(taught)).max_tokens == 64
+
+
+def test_a_roberta_reads_as_many_tokens_as_it_has_positions_behind_the_paddings(shop: Shop, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(shop.encoder))
+    config = AutoConfig.for_model("roberta", pad_token_id=tokenizer.pad_token_id, **TINY | {"vocab_size": 200})
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"reads at most 11 tokens; set teacher\.max_tokens = 11 or less"):
+        Teacher.load(str(tmp_path), max_tokens=12)
+    for teacher in (Teacher.load(str(tmp_path), max_tokens=11), Teacher.load(str(tmp_path))):
+        assert teacher.max_tokens == 11
+        assert np.isfinite(teacher.exact_logits(["the film is good " * 9])).all()
+
+
+@pytest.mark.parametrize("kind", sorted(BEHIND_PADDING))
+def test_so_do_all_of_its_kind(kind: str) -> None:
+    config = AutoConfig.for_model(kind, entity_vocab_size=9, default_language="en_XX", **TINY)  # of LUKE, of X-MOD
+    limit = TINY["max_position_embeddings"] - config.pad_token_id - 1
+    check_limit(config, "toy", limit)
+    with pytest.raises(ModelError, match=f"reads at most {limit} tokens"):
+        check_limit(config, "toy", limit + 1)
+    network = AutoModel.from_config(config).eval()
+    ids = torch.full((1, limit + 1), 5)
+    assert network(input_ids=ids[:, 1:]).last_hidden_state.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        network(input_ids=ids)
 
 
 def test_a_long_text_is_cut_at_the_limit(taught: Path) -> None:

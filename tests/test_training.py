@@ -1,5 +1,6 @@
 """The loop: what was interrupted ends as if it had not been, the best weights by dev are kept, the frozen stay."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.device import quick_at_bfloat16
+from export.errors import RecipeError
 from export.objectives import logit_mse
 from export.sections import Distillation
 from export.signals import Signals
@@ -205,3 +207,19 @@ def test_a_fraction_of_an_epoch_is_at_least_one_step(tmp_path: Path) -> None:
     before = weights(student)
     fit(student, [stage(epochs=0.001, warmup=0)], closeness, tmp_path, seed=1)
     assert moved(before, student)
+
+
+def test_a_run_that_diverges_says_so_and_how_to_mend_it(tmp_path: Path) -> None:
+    steps = len(DATA) // 8
+    with pytest.raises(RecipeError) as refused:
+        fit(new_student(), [stage(learning_rate=1e30, warmup=0)], closeness, tmp_path, seed=1)
+    assert str(refused.value).startswith(f"toy: diverged at step {steps // 2}: ")
+    assert str(refused.value).endswith("; lower training.learning_rate")
+    with pytest.raises(RecipeError, match="diverged"):  # also of a judge whom nothing strikes, and when run again
+        fit(new_student(), [stage(learning_rate=1e30, warmup=0)], scripted(0.5), tmp_path, seed=1)
+
+
+@pytest.mark.parametrize("metric", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_ends_a_run(tmp_path: Path, metric: float) -> None:
+    with pytest.raises(RecipeError, match=r"toy: diverged at step \d+: .* lower training\.learning_rate"):
+        fit(new_student(), [stage()], scripted(0.5, metric), tmp_path, seed=1)

@@ -86,6 +86,23 @@ def test_unlabelled_texts_are_new_and_come_once(texts: TextSource) -> None:
     )
 
 
+def test_of_each_source_is_said_how_many_texts_it_had_and_how_many_are_kept(
+    texts: TextSource, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(texts.source).parent)  # a name that fits into the line
+    collect(DATA, Transfer(texts=(TextSource(source="texts.txt"),)), MASK, seed=0)
+    assert "texts.txt: 6 texts read, 2 kept" in capsys.readouterr().err
+
+
+def test_a_source_of_which_nothing_is_left_is_refused(texts: TextSource, tmp_path: Path) -> None:
+    long = texts.model_copy(update={"min_words": 99})
+    with pytest.raises(DataError, match=r"texts\.txt: not one of its 6 texts is new and fits; look at min_words"):
+        collect(DATA, Transfer(texts=(texts, long)), MASK, seed=0)
+    (tmp_path / "known.txt").write_text(f"{TRAIN[0].text}\n{DEV[0].text}\n")
+    with pytest.raises(DataError, match=r"known\.txt: not one of its 2 texts is new"):
+        collect(DATA, Transfer(texts=(TextSource(source=str(tmp_path / "known.txt")),)), MASK, seed=0)
+
+
 def test_without_augmentation_and_texts_only_the_labelled_ones_are_left() -> None:
     assert collect(DATA, Transfer(), MASK, seed=0).groups == (tuple(example.text for example in TRAIN),)
 

@@ -8,10 +8,12 @@ A single-layer BiLSTM learns the teacher's logits on the training texts and on s
 
 Pairs are read by one BiLSTM, text by text, and [h1, h2, h1 * h2, |h1 - h2|] is classified (section 3.1).
 
-Our departures: gradients are clipped, rows of a batch are equally long where they can be, and there may be unlabelled
-in-domain text beside the augmentation. AdamW with a warm-up and a linear decay, word pieces of the teacher and the SVD
-of its embeddings are what recipes choose by default in the place of AdaDelta, words and word2vec; the recipes of
-QQP, MNLI and `tang2019-sst2-paper` choose as the paper does.
+Our departures: gradients are clipped, rows of a batch are equally long where they can be, L_distill is a mean over
+labels, and there may be unlabelled in-domain text beside the augmentation. Each table of embeddings, word2vec's too, is
+brought to a standard deviation of 0.25 before training (`export.inherit`). Dev is looked at four times an epoch, and
+the best weights are kept. AdamW with a warm-up and a linear decay, word pieces of the teacher, the SVD of its
+embeddings and an end where dev grows no better (`training.patience`) are what recipes choose by default in the place of
+AdaDelta, words, word2vec and all epochs; the recipes of QQP, MNLI and `tang2019-sst2-paper` choose as the paper does.
 """
 
 from export.objectives import SOFT, mixture
