@@ -286,7 +286,7 @@ def test_openapi_has_the_exact_schemas(client: httpx2.Client) -> None:
     assert list(operation["responses"]) == ["200", *refusals.split()]
     own = {path for path in document["paths"] if not path.startswith("/v2")}  # for those: test_oip.py
     others = {"/v1/answer", "/v1/compare", "/v1/embed", "/v1/embeddings", "/v1/live", "/v1/models/{name}/oversight"}
-    assert own == {*ROUTES, *others, "/v1/models", "/livez", "/readyz", "/metrics"}
+    assert own == {*ROUTES, *others, "/v1/models", "/models/{name}", "/livez", "/readyz", "/metrics"}
     for name in references(document):
         assert name in schemas
     assert client.get("/docs").status_code == 200

@@ -16,9 +16,6 @@ from service.predictors import Predictor
 from service.telemetry.metrics import Metrics
 from service.telemetry.traffic import Traffic, traffic_of
 
-KEPT_S = 0.5
-"""How long an answer is good for whoever asks: putting it together takes as long as a score of texts."""
-
 
 class ModelTraffic(Wire):
     """Of one model since the start, in all workers together."""
@@ -53,14 +50,18 @@ def router(desk: Desk) -> APIRouter:
     """The route."""
     routes = APIRouter()
     last: LiveView | None = None
-    asking = asyncio.Lock()
+    begun = 0.0
+    looking = asyncio.Lock()
 
     @routes.get("/v1/live", summary="What the models have done so far")
     async def live() -> LiveView:
-        nonlocal last
+        nonlocal last, begun
         predictors = desk.lifecycle.catalogue.predictors
-        async with asking:
-            if last is None or monotonic() - last.seconds > KEPT_S:
+        asked = monotonic()
+        # One look takes as long as a score of texts: aside, one at a time, and all who waited meanwhile share the next.
+        async with looking:
+            if last is None or begun < asked:
+                begun = monotonic()
                 last = await asyncio.to_thread(_look, desk.metrics, predictors)
         return last
 
