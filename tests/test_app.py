@@ -332,3 +332,23 @@ def test_a_head_is_a_get_without_its_body(toy_models: Path) -> None:
             assert (await client.head("/v1/classify")).status_code == 405
 
     visit(toy_models, scenario)
+
+
+def test_what_is_watched_is_asked_on_the_event_loop_alone(toy_models: Path) -> None:
+    """Budgets and queues are its own; only what was collected is written in a thread."""
+
+    async def scenario(door: Door) -> None:
+        asked: list[threading.Thread] = []
+        gauge = door.desk.metrics.gauge("asked", "By whom.")
+
+        def value() -> float:
+            asked.append(threading.current_thread())
+            return 1
+
+        door.desk.metrics.watch(gauge, value)
+        async with client_of(door) as client:
+            assert "understudy_asked 1.0" in (await client.get("/metrics")).text
+            assert (await client.get("/v1/live")).status_code == 200
+        assert asked == [threading.current_thread()] * 2
+
+    visit(toy_models, scenario)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, exposition
 from service.wire.call import peer_of
 from service.wire.connection import limits_of
 from service.wire.heads import Reason
@@ -103,7 +103,7 @@ def test_whoever_makes_room_is_really_gone_though_it_never_reads() -> None:
 
 
 def refusals(metrics: Metrics) -> dict[str, float]:
-    lines = metrics.exposition().decode().splitlines()
+    lines = exposition(metrics.collected()).decode().splitlines()
     return {
         line.split('"')[1]: float(line.rpartition(" ")[2])
         for line in lines

@@ -17,7 +17,7 @@ import pytest
 
 from service.lifecycle import Lifecycle
 from service.processes import server as serving_loop
-from service.processes.parent import FIRST_PAUSE_S
+from service.processes.parent import FIRST_PAUSE_S, LONGEST_PAUSE_S, Workers
 from service.settings import Settings
 from tests.running import PATIENCE_S, Running, command, serving
 
@@ -124,6 +124,12 @@ def test_why_a_new_one_does_not_get_ready_is_said(tmp_path: Path, toy_models: Pa
         assert ask(running) == 200
     assert what.endswith("the new worker 0 did not get ready; the old ones go on\n")
     assert "model.onnx: not what the manifest describes" in why
+
+
+def test_however_often_none_could_be_started_the_pause_has_an_end() -> None:
+    parent = Workers(lambda *_: 0, [], stop_s=1, on_ready=lambda _: None, on_end=lambda _: None)
+    parent._losses = 5000
+    assert parent._pause_s() == LONGEST_PAUSE_S
 
 
 def test_all_end_with_their_parent_even_if_it_is_killed(toy_models: Path) -> None:

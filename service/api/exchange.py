@@ -101,6 +101,7 @@ Texts = Annotated[
 ]
 
 
+# The same of models that read no pairs.
 PlainTexts = Annotated[Annotated[str, Tag(ONE)] | Annotated[tuple[str, ...], Tag(MANY)], Discriminator(_kind_of_plain)]
 
 

@@ -1,5 +1,5 @@
-"""Questions with the texts in which their answers stand, as requests write them, and the answers. It knows nothing of
-models."""
+"""Questions with the texts in which their answers stand, as requests write them, and the answers. It knows what was
+found, and nothing of models."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -242,7 +242,7 @@ class Workers:
         self._due[worker.slot] = time.monotonic() + self._pause_s()
 
     def _pause_s(self) -> float:
-        return min(FIRST_PAUSE_S * 2.0**self._losses, LONGEST_PAUSE_S)
+        return min(FIRST_PAUSE_S * 2.0 ** min(self._losses, 16), LONGEST_PAUSE_S)
 
     def _replace(self) -> None:
         """One slot after the other: the new one gets ready, then the old one leaves, then comes the next slot."""

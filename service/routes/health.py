@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from service.api.exchange import Desk, Wire
 from service.errors import NotReady
-from service.telemetry.metrics import MEDIA_TYPE
+from service.telemetry.metrics import MEDIA_TYPE, exposition
 
 
 class Live(Wire):
@@ -44,7 +44,8 @@ def router(desk: Desk) -> APIRouter:
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
     async def metrics() -> Response:
-        # It takes milliseconds, for which requests would wait.
-        return Response(await asyncio.to_thread(desk.metrics.exposition), media_type=MEDIA_TYPE)
+        collected = desk.metrics.collected()
+        # Writing it takes milliseconds, for which requests would wait.
+        return Response(await asyncio.to_thread(exposition, collected), media_type=MEDIA_TYPE)
 
     return routes

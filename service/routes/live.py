@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from time import monotonic
 
 from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
 from pydantic import Field
 
 from service.api.exchange import Desk, Wire
 from service.bundle.manifest import Role
 from service.predictors import Predictor
-from service.telemetry.metrics import Metrics
 from service.telemetry.traffic import Traffic, traffic_of
 
 
@@ -62,15 +62,15 @@ def router(desk: Desk) -> APIRouter:
         async with looking:
             if last is None or begun < asked:
                 begun = monotonic()
-                last = await asyncio.to_thread(_look, desk.metrics, predictors)
+                last = await asyncio.to_thread(_look, desk.metrics.collected(), predictors)
         return last
 
     return routes
 
 
-def _look(metrics: Metrics, predictors: Sequence[Predictor]) -> LiveView:
+def _look(collected: CollectorRegistry, predictors: Sequence[Predictor]) -> LiveView:
     """In any thread."""
-    found = traffic_of(metrics.collected().collect())
+    found = traffic_of(collected.collect())
     view = tuple(_described(predictor, found.get(predictor.name, Traffic())) for predictor in predictors)
     return LiveView(seconds=monotonic(), data=view)
 

@@ -64,6 +64,11 @@ def share(worker: str) -> None:
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: worker)  # type: ignore[no-untyped-call]
 
 
+def exposition(registry: CollectorRegistry) -> bytes:
+    """All values, as Prometheus reads them."""
+    return generate_latest(registry)
+
+
 class RouteMeter:
     """What is counted of one route."""
 
@@ -191,12 +196,9 @@ class Metrics:
         by_reason = {reason: self._refused.labels(reason) for reason in reasons}
         return lambda reason: by_reason[reason].inc()
 
-    def exposition(self) -> bytes:
-        """All values, as Prometheus reads them."""
-        return generate_latest(self.collected())
-
     def collected(self) -> CollectorRegistry:
-        """All values as of now, those of other workers too."""
+        """All values as of now, those of other workers too. It belongs to the event loop, like all that is watched; any
+        thread may read what it gives, which takes longer."""
         self.sample()
         if not self.shared:
             return self.registry
