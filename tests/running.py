@@ -17,7 +17,7 @@ from service.app import create_app
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE_S = 60  # only ever waited for when a test fails
+PATIENCE_S = 30  # only ever waited for when a test fails
 
 
 @dataclass(frozen=True)
