@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.settings import Settings
-from tests.running import ROOT, client_of, opened
+from tests.running import PATIENCE_S, ROOT, client_of, opened
 
 HEAD = """# Metrics
 
@@ -35,6 +35,10 @@ def page() -> str:
 async def _families(models: Path) -> Iterable[Metric]:
     async with opened(Settings(models=models, reload_seconds=0)) as door, client_of(door) as client:
         assert (await client.post("/v1/classify", json={"input": "a fine film"})).status_code == 200
+        async with asyncio.timeout(PATIENCE_S):
+            # The last to have its labels, behind the answer: the watch over the texts.
+            while "understudy_drift_alarm{" not in (await client.get("/metrics")).text:
+                await asyncio.sleep(0.01)
         return list(text_string_to_metric_families((await client.get("/metrics")).text))
 
 
