@@ -26,6 +26,7 @@ from export.options import (
     Relabel,
     Repair,
     SecondColumn,
+    ShowRelease,
     TextColumn,
     Work,
     cluster_of,
@@ -37,9 +38,14 @@ from export.progress import console
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision, Role, Task
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make students out of teachers.")
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 INTERRUPTED = 130
+
+
+@app.callback()
+def export(version: ShowRelease = False) -> None:
+    """Make students out of teachers."""
 
 
 @app.command()
@@ -188,18 +194,6 @@ def adopt(
     columns = Columns(text, label, pair, relabelled(relabel), repair)
     folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, command_line())
     _done(role, folder)
-
-
-@app.command()
-def randomise(
-    model: Annotated[str, typer.Argument(help="hub id or folder with config.json and a tokenizer")],
-    out: Annotated[Path, typer.Option(help="where the random classifier goes")],
-    labels: Annotated[str, typer.Option(help="comma separated")] = "negative,positive",
-) -> None:
-    """Make a classifier of this shape with random weights, to time it: `adopt` it afterwards."""
-    from export.pipeline import random_teacher
-
-    _done("random classifier", random_teacher(model, tuple(labels.split(",")), out))
 
 
 @app.command()

@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from export.data import Data, Sources, listed, read_all
 from export.datasets import Columns, Dataset, Names, read_pairs
 from export.device import processes
-from export.errors import DataError, ModelError, RecipeError, first_line
+from export.errors import DataError, ModelError, RecipeError
 from export.evaluation import asked, report
 from export.fine_tuning import teacher_recipe
 from export.initial import untrained
 from export.labelling import Elsewhere, label
 from export.methods import METHODS
 from export.metrics import Logits, Targets, selecting
-from export.pretrained import load_tokenizer
 from export.progress import console
 from export.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
@@ -276,17 +274,6 @@ def _publish_student(
     console.log(f"student on dev: {report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels)}")
     reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.marks)
     return publish(trained, reference, places.models, command)
-
-
-def random_teacher(source: str, labels: tuple[str, ...], folder: Path) -> Path:
-    """A classifier of this configuration (hub id or folder) with random weights: useless, but as slow as a real one."""
-    try:
-        config = AutoConfig.from_pretrained(source, num_labels=len(labels), id2label=dict(enumerate(labels)))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{source}: {first_line(error)}") from error
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    load_tokenizer(source).save_pretrained(folder)
-    return folder
 
 
 def _digest(recipe: DistillRecipe, transfer: TransferSet, dev: Dev, student: nn.Module) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -17,9 +16,11 @@ from service.changes import unloaded
 from service.errors import handle_errors
 from service.lifecycle import Lifecycle
 from service.processes.line import Held, Line
+from service.release import release
 from service.settings import Settings
-from service.telemetry.logs import dropped_lines, open_witness
+from service.telemetry.logs import dropped_lines
 from service.telemetry.metrics import Metrics
+from service.telemetry.witness import open_witness
 
 PATIENCE_S = 2.0
 """For traces that were not sent yet and texts that were not kept yet, at the end."""
@@ -44,7 +45,7 @@ def create_app(settings: Settings, line: Line | None = None) -> Door:
     held = Held() if line is None else line.held
     lifecycle = Lifecycle(partial(Catalogue, settings, metrics, unloaded(held.orders), held.default), settings)
     gate = Gate(settings)
-    witness = open_witness(settings, _version())
+    witness = open_witness(settings, release())
     desk = Desk(settings, lifecycle, metrics, gate, witness)
     if line is not None:
         desk.changes.join(line)
@@ -80,16 +81,9 @@ def create_app(settings: Settings, line: Line | None = None) -> Door:
 def _api(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
     return FastAPI(
         title="Understudy",
-        version=_version(),
+        version=release(),
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
         telemetry=NO_TELEMETRY,
     )
-
-
-def _version() -> str:
-    try:
-        return version("understudy")
-    except PackageNotFoundError:  # run from a checkout
-        return "0"

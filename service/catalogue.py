@@ -21,10 +21,10 @@ from service.bundle.errors import BundleError, MissingFile, UnexpectedFile
 from service.bundle.manifest import Manifest, Role
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.bundle.store import BundlePath, check_place, find_bundles, read_manifest
-from service.oversight.pairs import Pair, find_pair, obstacle
+from service.host.cores import cores
+from service.host.priority import giving_way
+from service.pairs import Pair, find_pair, obstacle
 from service.predictors import Predictor
-from service.processes.cores import cores
-from service.processes.priority import giving_way
 from service.settings import SettingProblem, Settings
 from service.telemetry.metrics import Metrics
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from service.wire.call import JSON, REQUEST_ID, Headers, Reply
+from service.call import JSON, REQUEST_ID, Headers, Reply
 
 logger = logging.getLogger("understudy")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from service.batching.batcher import Batcher
 from service.batching.jobs import NEVER, Answer, BatchRun, Expired, Limits
+from service.batching.pace import Pace
 from service.bundle.encoder import Row, Text
 from service.bundle.errors import TextTooLong
 from service.bundle.manifest import Role
@@ -25,8 +26,7 @@ from service.bundle.rows import Passage, Spanned
 from service.bundle.runtime import OpenBundle, RunHandle
 from service.bundle.spans import Entity, Tag, entities
 from service.bundle.tasks import Choice, Logits, Scores
-from service.oversight.budget import Pace
-from service.processes.priority import give_way
+from service.host.priority import give_way
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, ModelMeter
 

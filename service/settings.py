@@ -22,7 +22,7 @@ from pydantic import (
 from service.bundle.devices import Device
 from service.bundle.engines import Engine, Isa
 from service.bundle.manifest import Precision
-from service.oversight.strategy import Strategy, WhenBusy
+from service.strategy import Strategy, WhenBusy
 
 PREFIX = "UNDERSTUDY_"
 

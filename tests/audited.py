@@ -30,8 +30,8 @@ def main() -> None:
 def witness() -> None:
     """Let whoever serves in this process be heard from when it is ready."""
     audit = Audit(Path(os.environ[REPORT]), (Path(os.environ[SCRATCH]),))
+    from service import worker
     from service.api import exchange
-    from service.processes import worker
 
     live, within_limits = worker.live, exchange._within_limits
 

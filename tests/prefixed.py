@@ -8,8 +8,8 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import worker
 from service.__main__ import main
-from service.processes import worker
 
 PREFIX = "/models/nlp"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from service.call import Call, Reply
 from service.errors import HUB, OURS
-from service.wire.call import Call, Reply
 from service.wire.connection import Connection, guarded_protocol
 from service.wire.crowd import Crowd
 from service.wire.heads import Limits

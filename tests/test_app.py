@@ -20,9 +20,9 @@ from service.bundle.encoder import Feeds, Row
 from service.bundle.errors import MissingFile
 from service.bundle.runtime import Graph, OpenBundle, OpenGraph, RunHandle, open_bundle
 from service.bundle.tasks import Logits
+from service.call import Call
 from service.catalogue import Catalogue
 from service.settings import Settings
-from service.wire.call import Call
 from tests import toy
 from tests.running import PATIENCE_S, client_of, opened
 

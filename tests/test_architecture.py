@@ -7,9 +7,10 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,12 @@ RULES = (
         exempt=("service/routes/__init__.py",),  # the table of contents
     ),
     Rule("the cluster knows no models", "service/cluster.py", only=("ray",)),
-    Rule("the workshop sees only the border", "export/", banned=SHOP, spared=("service.bundle", "service.cluster")),
+    Rule(
+        "the workshop sees only the border",
+        "export/",
+        banned=SHOP,
+        spared=("service.bundle", "service.cluster", "service.release"),
+    ),
     Rule(
         "the workshop imports what it declares",
         "export/",
@@ -305,6 +311,74 @@ def sources() -> tuple[Source, ...]:
     folders = ("service", "export", "tests", "models", "deploy")
     files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
     return tuple(Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files))
+
+
+def circle(edges: Iterable[tuple[str, str]]) -> list[str]:
+    """Of what imports what: parts that lead back to where they began, if there are any."""
+    needs: dict[str, set[str]] = {}
+    for user, used in edges:
+        if user != used:
+            needs.setdefault(user, set()).add(used)
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def module_of(path: str) -> str:
+    return ".".join(part for part in Path(path).with_suffix("").parts if part != "__init__")
+
+
+def between_modules(files: Iterable[Source]) -> Iterator[tuple[str, str]]:
+    """A name of a package that is no module of it is the package's own."""
+    files = list(files)
+    known = {module_of(source.path) for source in files}
+    for source in files:
+        for _, name in imported(source):
+            used = name if name in known else name.rpartition(".")[0]
+            if used in known:
+                yield module_of(source.path), used
+
+
+def between_parts(files: Iterable[Source]) -> Iterator[tuple[str, str]]:
+    """A part is a package or a module of the top level."""
+    for user, used in between_modules(files):
+        yield ".".join(user.split(".")[:2]), ".".join(used.split(".")[:2])
+
+
+@pytest.mark.parametrize(
+    ("top", "between"),
+    [
+        ("service", between_modules),
+        ("service", between_parts),
+        ("export", between_modules),
+        ("export", between_parts),
+        ("tests", between_modules),
+    ],
+)
+def test_nothing_is_imported_in_a_circle(
+    top: str, between: Callable[[Iterable[Source]], Iterator[tuple[str, str]]]
+) -> None:
+    assert circle(between(source for source in sources() if source.path.startswith(f"{top}/"))) == []
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [(between_modules, []), (between_parts, ["service.wire", "service.api", "service.wire"])],
+)
+def test_a_circle_of_parts_need_not_be_one_of_modules(
+    between: Callable[[Iterable[Source]], Iterator[tuple[str, str]]], expected: list[str]
+) -> None:
+    files = (
+        Source("service/api/door.py", "from service.wire.call import Call"),
+        Source("service/wire/call.py", "import json"),
+        Source("service/wire/quick.py", "def f() -> None:\n    from service.api import door"),
+    )
+    found = circle(between(files))
+    assert sorted(set(found)) == sorted(set(expected))
+    assert found[:1] == found[-1:]
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from service.commands.flags import flag_of
 from service.commands.serve import serve
 from service.commands.terminal import Code
 from service.environment import variable_of
+from service.release import release
 from service.settings import Settings
 from tests import toy
 from tests.pairing import calibration, publish_student
@@ -42,6 +44,12 @@ def test_texts_of_the_command_line_are_classified(toy_models: Path, toy_student:
         expected = bundle.scores(bundle.classify([line["text"]]))[0].tolist()
         assert list(line["scores"].values()) == pytest.approx(expected, abs=1e-6)
         assert line["score"] == max(line["scores"].values()) == line["scores"][line["label"]]
+
+
+def test_the_release_is_said() -> None:
+    said = command("--version")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert said.stdout.strip() == metadata.version("understudy") == release()
 
 
 def test_lines_of_stdin_are_classified_with_empty_ones(toy_models: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes.cores import cores
+from service.host.cores import cores
 
 HERE = len(os.sched_getaffinity(0))
 

@@ -5,9 +5,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from service.call import peer_of
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, exposition
-from service.wire.call import peer_of
 from service.wire.connection import limits_of
 from service.wire.heads import Reason
 from tests.raw import BUSY, LARGE, echoing, until

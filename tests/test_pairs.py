@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.bundle.manifest import Role, Task
-from service.oversight.pairs import Pair, columns
+from service.pairs import Pair, columns
 from service.predictors import Outcome
 from service.settings import Settings
 from tests import toy

@@ -19,7 +19,7 @@ from export.errors import ModelError, RecipeError
 from export.evaluation import evaluate
 from export.fine_tuning import fine_tune
 from export.metrics import accuracy
-from export.pipeline import Places, adopt, distill, random_teacher
+from export.pipeline import Places, adopt, distill
 from export.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.teacher import Teacher
@@ -202,14 +202,6 @@ def test_a_teacher_with_other_labels_is_refused(shop: Shop, taught: Path, tmp_pa
     with pytest.raises(ModelError, match=r"knows the labels negative, positive; data\.labels says"):
         distill(recipe, Places(tmp_path, tmp_path), "a test")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_random_classifier_has_the_shape_of_its_model(shop: Shop, tmp_path: Path) -> None:
-    folder = random_teacher(str(shop.encoder), ("a", "b", "c"), tmp_path / "random")
-    teacher = Teacher.load(str(folder))
-    assert teacher.labels == ("a", "b", "c")
-    assert teacher.embeddings.shape[1] == 32
-    assert np.isfinite(teacher.exact_logits(["the film"])).all()
 
 
 def test_the_help_names_every_command(tmp_path: Path) -> None:

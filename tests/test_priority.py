@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.processes.priority import NICEST, give_way, giving_way
+from service.host.priority import NICEST, give_way, giving_way
 from tests.running import serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness of threads")

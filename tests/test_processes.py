@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from service import server as serving_loop
 from service.lifecycle import Lifecycle
-from service.processes import server as serving_loop
 from service.processes.parent import FIRST_PAUSE_S, LONGEST_PAUSE_S, Workers
 from service.settings import Settings
 from tests.running import PATIENCE_S, Running, command, serving

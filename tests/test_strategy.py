@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.oversight.budget import BURST_S, Budget, Pace
-from service.oversight.strategy import Fate, Server, affordable, served_by, unsure
+from service.batching.pace import Pace
+from service.oversight.budget import BURST_S, Budget
+from service.strategy import Fate, Server, affordable, served_by, unsure
 
 MARGINS = st.lists(st.floats(0, 1), max_size=20)
 COSTS = st.lists(st.floats(0, 3), max_size=20)

@@ -16,21 +16,9 @@ from pydantic import BaseModel
 
 from service.bundle.errors import BundleError
 from service.settings import Settings
-from service.telemetry.logs import (
-    MOST_WAITING,
-    HumanLines,
-    JsonLines,
-    LogPipe,
-    SpanIds,
-    Stages,
-    Visit,
-    current_span,
-    log_visit,
-    on_loop_error,
-    open_witness,
-    server_timing,
-    visits,
-)
+from service.telemetry.logs import MOST_WAITING, HumanLines, JsonLines, LogPipe, log_visit, on_loop_error, visits
+from service.telemetry.visits import SpanIds, Stages, Visit, current_span, server_timing
+from service.telemetry.witness import open_witness
 from tests.running import PATIENCE_S, ROOT, environment
 
 SECRET = "a text that nobody but its sender may see"

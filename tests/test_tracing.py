@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from service.settings import SettingProblem, Settings
-from service.telemetry.logs import Headers, SpanIds, Stages, Visit, current_span, open_witness
 from service.telemetry.tracing import Tracing, export_traces
+from service.telemetry.visits import Headers, SpanIds, Stages, Visit, current_span
+from service.telemetry.witness import open_witness
 from tests.running import PATIENCE_S, ROOT, environment
 
 STAGES = Stages("toy@1", 2, 7, 0.001, 0.02, 0.3)
@@ -208,7 +209,7 @@ def test_the_standard_variables_name_the_service_and_take_samples(
 def test_a_collector_that_never_answers_is_not_waited_for() -> None:
     script = """
 import time
-from service.telemetry.logs import Stages
+from service.telemetry.visits import Stages
 from service.telemetry.tracing import export_traces
 tracing = export_traces("1")
 for _ in range(5000):  # more than its queue holds
@@ -245,7 +246,7 @@ BLOCKED = "import sys\nsys.modules['opentelemetry.sdk'] = sys.modules['opentelem
 
 
 def test_without_the_packages_it_says_what_to_install() -> None:
-    script = BLOCKED + "from service.settings import Settings\nfrom service.telemetry.logs import open_witness\n"
+    script = BLOCKED + "from service.settings import Settings\nfrom service.telemetry.witness import open_witness\n"
     command = [sys.executable, "-c", script + "open_witness(Settings(traces=True), '1')"]
     finished = subprocess.run(
         command, cwd=ROOT, env=environment(), timeout=PATIENCE_S, check=False, capture_output=True, text=True
@@ -258,7 +259,7 @@ def test_without_the_packages_it_says_what_to_install() -> None:
 def test_off_they_are_not_even_imported() -> None:
     script = (
         BLOCKED + "import service.app\nfrom service.settings import Settings\n"
-        "from service.telemetry.logs import open_witness\nassert open_witness(Settings(), '1') is None\n"
+        "from service.telemetry.witness import open_witness\nassert open_witness(Settings(), '1') is None\n"
         "assert 'requests' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), timeout=PATIENCE_S, check=True)

@@ -14,9 +14,9 @@ from service.api.exchange import Wire
 from service.bundle.passages import BEST_ANSWER
 from service.bundle.tasks import THRESHOLD, Choice, Meaning
 from service.errors import InvalidRequest
-from service.oversight.strategy import Fate, Server
 from service.predictors import Outcome, Predictor, RowScores
-from service.telemetry.logs import Stages
+from service.strategy import Fate, Server
+from service.telemetry.visits import Stages
 
 
 class Judgement(Wire):

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service.api.gate import Access, access_of
+from service.call import REQUEST_ID
 from service.errors import Dialect, InvalidRequest
-from service.oversight.strategy import Server
 from service.predictors import MODEL_DIGEST, SERVED_BY, SHOWN_DIGITS, TEACHER_DIGEST
-from service.wire.call import REQUEST_ID
+from service.strategy import Server
 
 REF = "#/components/schemas/{model}"
 

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import document
 from service.api.exchange import Answering, Desk, too_large
 from service.api.gate import access_of
+from service.call import EVERYWHERE, REQUEST_ID, Call, Reply, peer_of
 from service.errors import ClientGone, Dialect, ServiceError, given_id, respond
-from service.telemetry.logs import Visit
-from service.wire.call import EVERYWHERE, REQUEST_ID, Call, Reply, peer_of
+from service.telemetry.visits import Visit
 
 WATCH_AFTER_S = 0.05
 """Whoever waits longer is watched for having gone; watching costs a task, and most need not wait."""

@@ -19,6 +19,7 @@ from service.batching.jobs import Closed, Expired, Full, QueueFull, RowFailed, W
 from service.bundle.encoder import Text
 from service.bundle.errors import TextError, WrongKind
 from service.bundle.tasks import Choice
+from service.call import JSON, REQUEST_ID, TIMEOUT, Call, Headers, Reply
 from service.catalogue import NoSuchModel
 from service.changes import Changes
 from service.errors import (
@@ -42,13 +43,13 @@ from service.errors import (
 from service.lifecycle import Lifecycle
 from service.oversight.cascade import Cascade, Inquiry, Judged
 from service.oversight.compare import Compared, choose_pair, compare
-from service.oversight.strategy import Strategy, served_by
 from service.oversight.watch import open_watch
 from service.predictors import SERVED_BY, TEACHER_DIGEST, Predictor, chars
 from service.settings import Settings
-from service.telemetry.logs import Visit, Witness, server_timing
+from service.strategy import Strategy, served_by
 from service.telemetry.metrics import Metrics
-from service.wire.call import JSON, REQUEST_ID, TIMEOUT, Call, Headers, Reply
+from service.telemetry.visits import Visit, server_timing
+from service.telemetry.witness import Witness
 
 Wanted = TypeVar("Wanted", bound=BaseModel)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from service.processes.cores import cores
+from service.host.cores import cores
 
 
 @dataclass(frozen=True, slots=True)

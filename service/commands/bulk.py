@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.bundle.runtime import OpenBundle
-from service.commands.classify import STDIN, Input, Output, Work, check_fits, check_one_of, open_chosen
+from service.commands.asked import STDIN, Input, Output, Work, check_fits, check_one_of, open_chosen
 from service.commands.terminal import Failed, Misused, complain, say
+from service.host.cores import cores
 from service.offline.bulk.crew import WorkerLost, run_here
 from service.offline.bulk.parts import KINDS, PARQUET, need_parquet
 from service.offline.bulk.plan import PART_ROWS, InputFile, Receipt, Request, Total
@@ -16,7 +17,6 @@ from service.offline.bulk.running import Engine, Place, Run, begin
 from service.offline.bulk.survey import KINDS as INPUT_KINDS
 from service.offline.bulk.survey import find_files
 from service.offline.writing import Shape
-from service.processes.cores import cores
 from service.settings import Settings
 
 if TYPE_CHECKING:

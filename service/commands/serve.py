@@ -37,7 +37,7 @@ def serve(**flags: Any) -> None:
 
 def _alone(settings: "Settings", door: "socket.socket") -> int:
     # Imported here and below, since the other commands do not need the HTTP stack, nor the parent of workers.
-    from service.processes.worker import live
+    from service.worker import live
 
     def tell(said: "Said") -> None:
         if said.ready is not None:
@@ -61,7 +61,7 @@ def _together(settings: "Settings", doors: "list[socket.socket]") -> int:
 def _work(settings: "Settings", door: "socket.socket", line: "Line") -> int:
     """In a worker's process."""
     from service.processes.line import Said
-    from service.processes.worker import live
+    from service.worker import live
 
     try:
         return live(settings, door, line.tell, line)

@@ -6,23 +6,6 @@ Pure arithmetic; whoever calls says what time it is. It knows nothing of models 
 BURST_S = 10.0
 """So much time may be saved up: quiet moments pay for busy ones."""
 
-_NEWEST = 0.2  # how much a run counts beside all that came before it
-
-
-class Pace:
-    """Seconds a token that a model's runs take, lately."""
-
-    __slots__ = ("token_s",)
-
-    def __init__(self) -> None:
-        self.token_s = 0.0
-        """0 while nothing was run."""
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """A run has ended; tokens without padding."""
-        token_s = seconds / max(tokens, 1)
-        self.token_s = (1 - _NEWEST) * self.token_s + _NEWEST * token_s if self.token_s else token_s
-
 
 class Budget:
     """A token bucket of seconds: it fills by `share` of a second each second, up to the share of `BURST_S`."""

@@ -21,12 +21,12 @@ from service.bundle.tasks import Choice
 from service.catalogue import Catalogue
 from service.errors import InvalidRequest, NoTeacher, NotReady, TooBusy
 from service.oversight.budget import Budget
-from service.oversight.pairs import Pair, calibration_of, no_teacher, no_threshold, threshold_of
-from service.oversight.strategy import Ending, Fate, Server, Strategy, WhenBusy, affordable, unsure
+from service.pairs import Pair, calibration_of, no_teacher, no_threshold, threshold_of
 from service.predictors import Outcome, Pending, Predictor
 from service.settings import Settings
-from service.telemetry.logs import Stages
+from service.strategy import Ending, Fate, Server, Strategy, WhenBusy, affordable, unsure
 from service.telemetry.metrics import Metrics
+from service.telemetry.visits import Stages
 
 SPARE_S = 0.05
 """Of a request's time, kept for the student's answer to go out: deadlines are looked after every 20 ms."""

@@ -12,9 +12,9 @@ from service.bundle.tasks import Choice, Meaning
 from service.catalogue import Shelf
 from service.errors import InvalidRequest, NoTeacher
 from service.oversight.cascade import Asked, Inquiry, stages_of
-from service.oversight.pairs import Pair, alike, no_teacher, pair_with
+from service.pairs import Pair, alike, no_teacher, pair_with
 from service.predictors import Outcome, Predictor
-from service.telemetry.logs import Stages
+from service.telemetry.visits import Stages
 
 
 class Compared(NamedTuple):

@@ -21,9 +21,9 @@ from service.bundle.tasks import Meaning
 from service.oversight.agreement import Agreement, Scored
 from service.oversight.capture import Choice, Who
 from service.oversight.drift import Drift, Feature, Sample, Verdict
-from service.oversight.pairs import Pair
 from service.oversight.sampling import Skips
 from service.oversight.store import Reason
+from service.pairs import Pair
 from service.predictors import Outcome, Predictor
 from service.settings import Settings
 from service.telemetry.oversight import DriftMeter, OversightMetrics, PairMeter

@@ -21,8 +21,8 @@ from service.catalogue import NoSuchModel, Shelf
 from service.errors import NotReady
 from service.lifecycle import Lifecycle
 from service.oversight.capture import Capture, Kept, Told, Who
-from service.oversight.pairs import Pair
 from service.oversight.student import Choices, Noted, Student, scored
+from service.pairs import Pair
 from service.predictors import Outcome, Predictor
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

@@ -1,1 +1,1 @@
-"""Processes that serve: one or several behind a port, from the socket to the exit code."""
+"""Several processes behind one port: started, watched, replaced, and told of what one of them was asked."""

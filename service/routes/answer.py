@@ -11,10 +11,10 @@ from service.api.exchange import Ask, Desk, Version, Wants, Wire, headers_of
 from service.api.questions import ASKED, Answered, Question, Questions, written
 from service.bundle.passages import MOST_TOKENS, Search
 from service.bundle.tasks import Choice
+from service.call import Call, Reply
 from service.errors import OURS
 from service.oversight.cascade import Judged
-from service.oversight.strategy import Strategy
-from service.wire.call import Call, Reply
+from service.strategy import Strategy
 
 PATH = "/v1/answer"
 

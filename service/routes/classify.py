@@ -7,10 +7,10 @@ from pydantic import Field
 from service.api.answers import Entities, Numbers, OneLabel, SeveralLabels, Timing, Usage, data, timing, usage
 from service.api.door import HotRoute
 from service.api.exchange import Ask, Desk, Texts, Version, Wire, headers_of
+from service.call import Call, Reply
 from service.errors import OURS
 from service.oversight.cascade import Judged
-from service.oversight.strategy import Strategy
-from service.wire.call import Call, Reply
+from service.strategy import Strategy
 
 PATH = "/v1/classify"
 

@@ -11,12 +11,12 @@ from service.api.exchange import Ask, Desk, Wants, Wire
 from service.api.questions import PAIRS_BY, UNSAID, Answered, TextsOrQuestions, asks, texts_of, written
 from service.bundle.passages import BEST_ANSWER
 from service.bundle.tasks import Choice
+from service.call import Call, Reply
 from service.errors import OURS
 from service.oversight.cascade import sureness
 from service.oversight.compare import Compared, agreements
 from service.predictors import Outcome, Predictor
-from service.telemetry.logs import Stages
-from service.wire.call import Call, Reply
+from service.telemetry.visits import Stages
 
 PATH = "/v1/compare"
 

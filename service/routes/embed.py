@@ -12,11 +12,11 @@ from service.api.answers import Timing, Usage, timing, usage
 from service.api.door import HotRoute
 from service.api.exchange import Ask, Desk, Extensible, PlainTexts, Version, Wants, Wire, headers_of
 from service.bundle.tasks import Choice
+from service.call import Call, Reply
 from service.errors import OPENAI, OURS, InvalidRequest
 from service.oversight.cascade import Judged
-from service.oversight.strategy import Strategy
 from service.predictors import Outcome
-from service.wire.call import Call, Reply
+from service.strategy import Strategy
 
 PATH = "/v1/embed"
 OPENAIS = "/v1/embeddings"

@@ -23,10 +23,10 @@ from service.bundle.manifest import OUTSIDE
 from service.bundle.passages import MOST_TOKENS, NO_ANSWER, AnswerSpan, Search
 from service.bundle.spans import Aggregation, entities, tagged
 from service.bundle.tasks import FUNCTIONS, Choice, Function
+from service.call import Call, Reply
 from service.errors import HUB, InvalidRequest
 from service.oversight.cascade import Judged
 from service.predictors import Outcome, RowScores
-from service.wire.call import Call, Reply
 
 PATHS = ("/predict", "/")
 OF_MODEL = "/models/{name}"

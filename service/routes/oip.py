@@ -15,9 +15,9 @@ from pydantic import Discriminator, Field, Tag
 from service.api.door import HotRoute
 from service.api.exchange import Ask, Desk, Extensible, TextPair, Wants, headers_of
 from service.api.tensors import BINARY, BYTES, GIVEN, NO_BINARY, TEXT, TEXT_PAIR, Given
+from service.call import Call, Reply
 from service.errors import OIP, InvalidRequest
 from service.oversight.cascade import Judged
-from service.wire.call import Call, Reply
 
 PATHS = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 _PATTERNS = tuple(re.compile(path.replace("{", "(?P<").replace("}", ">[^/]+)")) for path in PATHS)

@@ -16,11 +16,11 @@ from service.api.door import HotRoute
 from service.api.exchange import Desk, Extensible
 from service.bundle.errors import BundleError
 from service.bundle.store import BundlePath, find_bundles
+from service.call import Call, Reply
 from service.catalogue import NoSuchModel, StillNeeded
 from service.changes import Deed, NotByAll
 from service.errors import OIP, ChangeIncomplete, ChangeRefused, InvalidRequest, NotReady, UnknownModel
 from service.processes.crew import NoTurn
-from service.wire.call import Call, Reply
 
 INDEX = "/v2/repository/index"
 LOAD, UNLOAD = "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"

@@ -1,7 +1,6 @@
-"""Logs, and what may be told of a request: its times and sizes, never its text, its headers or its key.
+"""Log lines, which never wait: a thread of its own writes them, and while nobody reads, they are dropped and counted.
 
-A log line never waits: a thread of its own writes it, and while nobody reads, lines are dropped and counted.
-Traces are in `tracing.py`, since their packages are an extra. It knows nothing of HTTP or models.
+It knows nothing of HTTP or models.
 """
 
 import asyncio
@@ -13,18 +12,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Iterator
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from service.settings import SettingProblem, Settings
-
-if TYPE_CHECKING:
-    from service.telemetry.tracing import Trace, Tracing
-
-Headers = Sequence[tuple[bytes, bytes]]
+from service.settings import Settings
+from service.telemetry.visits import Visit, current_span
 
 logger = logging.getLogger("understudy")
 visits = logging.getLogger("understudy.access")
@@ -51,59 +44,6 @@ SAID = (
 """Exceptions whose messages are about code. Others may quote what a client sent, as ValueError and KeyError do."""
 
 
-class Stages(NamedTuple):
-    """Where the time of an answer went, and how large it was."""
-
-    model: str
-    rows: int
-    tokens: int
-    tokenize_s: float
-    queue_s: float
-    inference_s: float
-    teacher_s: float = 0.0  # of waiting for a teacher too
-
-    @property
-    def spent_s(self) -> float:
-        """On the model's own answer."""
-        return self.tokenize_s + self.queue_s + self.inference_s
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One request, as far as it may be written down."""
-
-    method: str
-    route: str  # as registered, not as sent
-    status: int
-    seconds: float
-    request_id: str | None = None
-    key: str | None = None  # the public name
-    stages: Stages | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SpanIds:
-    """Which trace a line belongs to."""
-
-    trace_id: str
-    span_id: str
-
-
-current_span: ContextVar[SpanIds | None] = ContextVar("current_span", default=None)
-"""Set while a traced request is worked on, so that its log lines can say so."""
-
-
-def server_timing(stages: Stages, total_s: float) -> bytes:
-    """The value of the header Server-Timing, in milliseconds."""
-    timing = b"tokenize;dur=%.3f, queue;dur=%.3f, inference;dur=%.3f, total;dur=%.3f" % (
-        stages.tokenize_s * 1e3,
-        stages.queue_s * 1e3,
-        stages.inference_s * 1e3,
-        total_s * 1e3,
-    )
-    return timing if not stages.teacher_s else b"%b, teacher;dur=%.3f" % (timing, stages.teacher_s * 1e3)
-
-
 def log_visit(visit: Visit) -> None:
     """One line of the access log."""
     ms = round(visit.seconds * 1e3, 3)
@@ -112,36 +52,6 @@ def log_visit(visit: Visit) -> None:
     if visit.stages is not None:
         extra |= {"model": visit.stages.model, "rows": visit.stages.rows, "tokens": visit.stages.tokens}
     visits.info("%s %s %d %.3f ms", visit.method, visit.route, visit.status, ms, extra=extra)
-
-
-class Witness:
-    """Tells of requests, in the access log and in traces, as far as they are on."""
-
-    def __init__(self, access_log: bool, tracing: "Tracing | None") -> None:
-        self._access_log = access_log
-        self._tracing = tracing
-
-    def begin(self, method: str, route: str, headers: Headers) -> "Trace | None":
-        """A request arrived. Whatever becomes of it, `end` must follow, in the same task."""
-        return None if self._tracing is None else self._tracing.begin(method, route, headers)
-
-    def end(self, trace: "Trace | None", visit: Visit) -> None:
-        """The answer is ready, or nobody waits for it any more."""
-        if self._access_log:
-            log_visit(visit)
-        if trace is not None:
-            trace.end(visit.status, visit.stages)
-
-    def close(self, patience_s: float) -> None:
-        """Send what was not sent yet."""
-        if self._tracing is not None:
-            self._tracing.close(patience_s)
-
-
-def open_witness(settings: Settings, version: str) -> Witness | None:
-    """None where nothing is to be told, so that it costs nothing. Raises SettingProblem if traces cannot be had."""
-    tracing = open_tracing(version) if settings.traces else None
-    return Witness(settings.access_log, tracing) if settings.access_log or tracing is not None else None
 
 
 def configure_logs(settings: Settings) -> "LogPipe":
@@ -168,17 +78,6 @@ def on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 def dropped_lines() -> int:
     """Log lines of this process that were never written."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LogPipe))
-
-
-def open_tracing(version: str) -> "Tracing":
-    """Raises SettingProblem if the packages for it are not there."""
-    try:
-        from service.telemetry.tracing import export_traces
-    except ImportError as error:
-        raise SettingProblem(
-            f"traces: {error.name} is not installed; install understudy[traces], or leave traces off"
-        ) from error
-    return export_traces(version)
 
 
 class LogPipe(logging.Handler):

@@ -24,7 +24,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from service.oversight.strategy import Ending, Server
+from service.strategy import Ending, Server
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 CODES = (200, 400, 401, 403, 404, 413, 415, 422, 429, 499, 500, 503, 504)

@@ -27,7 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.settings import SettingProblem
-from service.telemetry.logs import Headers, SpanIds, Stages, current_span
+from service.telemetry.visits import Headers, SpanIds, Stages, current_span
 
 PARENT = b"traceparent"
 

@@ -17,9 +17,9 @@ from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.exchange import Answering
+from service.call import Call, peer_of
 from service.errors import OURS, Dialect, respond
 from service.settings import Settings
-from service.wire.call import Call, peer_of
 from service.wire.crowd import PARTING_S, Crowd, Observer
 from service.wire.cycle import Cycle, DialectOf, and_close
 from service.wire.heads import Head, Limits, Reason, Refusal

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.call import Headers, Reply
 from service.errors import Dialect, NotReady, respond
-from service.wire.call import Headers, Reply
 
 logger = logging.getLogger("understudy")
 

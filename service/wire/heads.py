@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from service.call import Headers
 from service.errors import RETRY_SOON, ServiceError
-from service.wire.call import Headers
 
 
 class Reason(StrEnum):

@@ -11,8 +11,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.api.exchange import Answering
+from service.call import Call, Headers, Reply
 from service.errors import NotReady, respond
-from service.wire.call import Call, Headers, Reply
 from service.wire.eager import Eager
 
 Hot = Callable[[str, str], Answering | None]

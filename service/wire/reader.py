@@ -9,7 +9,7 @@ from enum import Enum
 
 import httptools
 
-from service.wire.call import Headers
+from service.call import Headers
 from service.wire.heads import (
     Head,
     Limits,

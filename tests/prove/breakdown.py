@@ -28,7 +28,7 @@ from service.bundle.encoder import Encoder
 from service.bundle.engine import OpenGraph
 from service.bundle.manifest import Precision
 from service.bundle.runtime import OpenBundle
-from service.processes.server import configure
+from service.server import configure
 from service.settings import Settings
 from service.wire.connection import Connection
 from service.wire.eager import Eager

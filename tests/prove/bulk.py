@@ -28,8 +28,8 @@ from service.bench.process import usage
 from service.bench.texts import SENTENCES, read_texts
 from service.bundle.manifest import Precision
 from service.bundle.tasks import Scores
+from service.host.cores import cores
 from service.offline.scoring import Scorer
-from service.processes.cores import cores
 from tests.prove.alone import Alone, Rate, rate
 from tests.prove.bounds import Bound, conclude, run
 

@@ -26,9 +26,9 @@ from service.bundle.errors import BundleError
 from service.bundle.outside import wants_outside_data
 from service.bundle.protobuf import NotProtobuf
 from service.bundle.seal import MANIFEST_FILE, read_manifest, sealed
+from service.call import Call, Headers
 from service.predictors import Outcome
 from service.settings import SettingProblem, Settings
-from service.wire.call import Call, Headers
 from service.wire.connection import limits_of
 from service.wire.heads import Head, Refusal
 from service.wire.reader import Reader

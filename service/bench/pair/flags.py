@@ -8,7 +8,7 @@ import typer
 
 from service.bench.flags import whole
 from service.bench.pair.contenders import SHAPES, Contender, Names, contenders_of
-from service.processes.cores import cores
+from service.host.cores import cores
 
 Students = Annotated[list[str], typer.Option(help="DIR, DIR:fast, DIR:exact or DIR:native; several times")]
 Teachers = Annotated[list[str] | None, typer.Option(help="the same: what the students are held against")]

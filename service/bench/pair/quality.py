@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from service.bench.pair.contenders import Contender
+from service.host.cores import cores
 from service.offline.reading import Columns, open_file
 from service.oversight.intervals import wilson
-from service.processes.cores import cores
 
 TOGETHER = 32
 """Rows of like lengths in a run."""

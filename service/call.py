@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.telemetry.logs import Stages
+    from service.telemetry.visits import Stages
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in the order in which they came."""

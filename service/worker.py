@@ -15,8 +15,8 @@ from service.bundle.engines import Engine
 from service.lifecycle import Lifecycle
 from service.predictors import Predictor
 from service.processes.line import Line, Ready, Said
-from service.processes.server import Server, configure, run
 from service.routes import dialect_of
+from service.server import Server, configure, run
 from service.settings import Settings
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import share

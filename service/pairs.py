@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from service.bundle.manifest import Calibration, Manifest, Role
 from service.bundle.tasks import Choice
-from service.oversight.strategy import Strategy
 from service.predictors import Outcome, Predictor
+from service.strategy import Strategy
 
 
 class Pair(NamedTuple):
