@@ -7,26 +7,19 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
-from graphlib import CycleError, TopologicalSorter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.running import ROOT
+from tests.syntax import Source, imported, sources, tree
+
 WORKSHOP = ("torch", "transformers", "onnx", "onnxscript", "datasets", "accelerate", "export")
 SHOP = ("fastapi", "uvicorn", "starlette", "service")
 VAGUE = ("utils", "util", "helpers", "helper", "common", "misc", "base", "core")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One Python file, real or invented."""
-
-    path: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -149,29 +142,6 @@ RULES = (
 
 def under(module: str, roots: tuple[str, ...]) -> bool:
     return any(module == root or module.startswith(f"{root}.") for root in roots)
-
-
-@cache
-def tree(source: Source) -> ast.Module:
-    """Parsed once, and not for each rule."""
-    return ast.parse(source.text)
-
-
-def imported(source: Source) -> Iterator[tuple[int, str]]:
-    """Line and full name of everything imported anywhere in the file, also inside functions and by name."""
-    for node in ast.walk(tree(source)):
-        match node:
-            case ast.Import(names=names):
-                yield from ((node.lineno, alias.name) for alias in names)
-            case ast.ImportFrom(module=module, names=names, level=level):
-                package = ".".join(Path(source.path).parts[:-level]) if level else ""
-                start = ".".join(part for part in (package, module) if part)
-                yield from ((node.lineno, f"{start}.{alias.name}") for alias in names)
-            case ast.Call(
-                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
-                args=[ast.Constant(value=str(name)), *_],
-            ):
-                yield node.lineno, name
 
 
 def forbidden_imports(rule: Rule, source: Source) -> list[str]:
@@ -304,81 +274,6 @@ ALLOWED: tuple[tuple[str, str], ...] = (
     ("export/datasets.py", "def held_out(name: str) -> None: ..."),
     ("export/evaluation.py", "from export.datasets import held_out"),
 )
-
-
-@lru_cache(maxsize=1)
-def sources() -> tuple[Source, ...]:
-    folders = ("service", "export", "tests", "models", "deploy")
-    files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
-    return tuple(Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")) for file in sorted(files))
-
-
-def circle(edges: Iterable[tuple[str, str]]) -> list[str]:
-    """Of what imports what: parts that lead back to where they began, if there are any."""
-    needs: dict[str, set[str]] = {}
-    for user, used in edges:
-        if user != used:
-            needs.setdefault(user, set()).add(used)
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        found: list[str] = error.args[1]
-        return found
-    return []
-
-
-def module_of(path: str) -> str:
-    return ".".join(part for part in Path(path).with_suffix("").parts if part != "__init__")
-
-
-def between_modules(files: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    """A name of a package that is no module of it is the package's own."""
-    files = list(files)
-    known = {module_of(source.path) for source in files}
-    for source in files:
-        for _, name in imported(source):
-            used = name if name in known else name.rpartition(".")[0]
-            if used in known:
-                yield module_of(source.path), used
-
-
-def between_parts(files: Iterable[Source]) -> Iterator[tuple[str, str]]:
-    """A part is a package or a module of the top level."""
-    for user, used in between_modules(files):
-        yield ".".join(user.split(".")[:2]), ".".join(used.split(".")[:2])
-
-
-@pytest.mark.parametrize(
-    ("top", "between"),
-    [
-        ("service", between_modules),
-        ("service", between_parts),
-        ("export", between_modules),
-        ("export", between_parts),
-        ("tests", between_modules),
-    ],
-)
-def test_nothing_is_imported_in_a_circle(
-    top: str, between: Callable[[Iterable[Source]], Iterator[tuple[str, str]]]
-) -> None:
-    assert circle(between(source for source in sources() if source.path.startswith(f"{top}/"))) == []
-
-
-@pytest.mark.parametrize(
-    ("between", "expected"),
-    [(between_modules, []), (between_parts, ["service.wire", "service.api", "service.wire"])],
-)
-def test_a_circle_of_parts_need_not_be_one_of_modules(
-    between: Callable[[Iterable[Source]], Iterator[tuple[str, str]]], expected: list[str]
-) -> None:
-    files = (
-        Source("service/api/door.py", "from service.wire.call import Call"),
-        Source("service/wire/call.py", "import json"),
-        Source("service/wire/quick.py", "def f() -> None:\n    from service.api import door"),
-    )
-    found = circle(between(files))
-    assert sorted(set(found)) == sorted(set(expected))
-    assert found[:1] == found[-1:]
 
 
 @pytest.mark.parametrize("name", CHECKS)
