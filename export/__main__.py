@@ -242,8 +242,8 @@ def calibrate(
     bundle: Annotated[Path, typer.Argument(help="a student: models/<name>/<version>")],
     teacher: Annotated[Path, typer.Option(help="its teacher's bundle")],
     texts: Annotated[str, typer.Option(help="texts like those to come, that nothing was trained on; no labels")],
-    column: TextColumn = "text",
-    pair_column: SecondColumn = "text2",
+    text: TextColumn = "text",
+    pair: SecondColumn = None,
     profile: Annotated[
         str | None, typer.Option(help="texts like those to come, for the watch over drift; unset: --texts")
     ] = None,
@@ -258,8 +258,8 @@ def calibrate(
     from export.thresholds import Promise
 
     promise, place = Promise(target, confidence), check_target(bundle, Into.SAME if replace else into)
-    traffic = None if profile is None else Source(profile, column, pair_column)
-    found = measure(bundle, teacher, Source(texts, column, pair_column), promise, traffic)
+    traffic = None if profile is None else Source(profile, text, pair)
+    found = measure(bundle, teacher, Source(texts, text, pair), promise, traffic)
     _done("calibrated", reissue(bundle, found, place))
 
 
@@ -269,8 +269,8 @@ def promote(
     against: Annotated[Path, typer.Option(help="the old one, beside which it will lie: models/<name>/<version>")],
     teacher: Annotated[Path, typer.Option(help="their teacher's bundle")],
     texts: Annotated[str, typer.Option(help="texts like those to come that neither was trained on; no labels")],
-    column: TextColumn = "text",
-    pair_column: SecondColumn = "text2",
+    text: TextColumn = "text",
+    pair: SecondColumn = None,
     min_gain: Annotated[float, typer.Option(help="share of rows by which the agreement must rise at least")] = 0.0,
     level: Annotated[float, typer.Option(help="the chance that is taken of promoting one that is no better")] = 0.05,
     precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
@@ -280,7 +280,7 @@ def promote(
     from export.promote import Rule, check_place_for, compare, promote
 
     rule, target = Rule(level, min_gain), check_place_for(bundle, against)
-    found = compare(bundle, against, teacher, Source(texts, column, pair_column), precision)
+    found = compare(bundle, against, teacher, Source(texts, text, pair), precision)
     _table(f"{bundle} against {against}, {found.rows} rows of {texts}", found.table())
     _done("promoted", promote(bundle, target, found, rule))
 
@@ -314,7 +314,7 @@ def cascade(
 @app.command()
 def texts(
     source: Annotated[str, typer.Argument(help="a file, or hub:NAME?split=…")],
-    column: TextColumn = "text",
+    text: TextColumn = "text",
     pair: PairColumn = None,
     sentences: Annotated[bool, typer.Option("--sentences", help="cut each document into sentences")] = False,
     treebank: Annotated[bool, typer.Option("--treebank", help="lower-case and split words as in SST-2")] = False,
@@ -336,10 +336,10 @@ def texts(
         "max_words": None if max_words is None else max(min_words, max_words),
     }
     wanted = TextSource.model_validate(
-        {"source": source, "column": column, "pair": pair, "skip": skip, "documents": documents, "limit": limit} | shape
+        {"source": source, "column": text, "pair": pair, "skip": skip, "documents": documents, "limit": limit} | shape
     )
-    for text in dict.fromkeys(shaped_rows(wanted)):
-        named = {"text": text} if isinstance(text, str) else {"text": text[0], "text2": text[1]}
+    for row in dict.fromkeys(shaped_rows(wanted)):
+        named = {"text": row} if isinstance(row, str) else {"text": row[0], "text2": row[1]}
         typer.echo(json.dumps(named, ensure_ascii=False))
 
 

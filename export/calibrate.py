@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from export import captured
 from export.datasets import read_pairs
 from export.errors import DataError
 from export.evaluation import run_by_length
@@ -26,17 +27,26 @@ from service.bundle.store import check_place
 Logits = NDArray[np.float32]
 
 
+SECOND = "text2"
+"""The column of second texts, where nothing else is said."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Unlabelled texts, or pairs of them: a source (see `export.datasets`) and its columns."""
 
     place: str
     column: str = "text"
-    pair_column: str = "text2"
+    pair: str | None = None  # the column of the second text, where the student reads pairs
+
+    @property
+    def second(self) -> str:
+        """A store of captured texts has a column of its own for it."""
+        return self.pair or (captured.PAIR if captured.is_store(self.place) else SECOND)
 
     def read(self, texts: int) -> list[Text]:
         """All texts (or pairs, if `texts` is 2), none twice. Raises DataError, also when there are none."""
-        found = list(read_pairs(self.place, (self.column, self.pair_column)[:texts]))
+        found = list(read_pairs(self.place, (self.column, self.second)[:texts]))
         if not found:
             raise DataError(f"{self.place}: has no rows, so there is nothing to measure")
         return list(dict.fromkeys(found))

@@ -18,7 +18,10 @@ Models = Annotated[Path, typer.Option(help="the repository of bundles to publish
 Recipe = Annotated[Path, typer.Argument(help="a recipe, TOML")]
 TextColumn = Annotated[str, typer.Option(help="the column of the text")]
 LabelColumn = Annotated[str, typer.Option(help="the column of the label")]
-SecondColumn = Annotated[str, typer.Option(help="the column of the second text, where the student reads pairs")]
+SecondColumn = Annotated[
+    str | None,
+    typer.Option("--pair", help="the column of the second text, where the student reads pairs; unset: text2"),
+]
 PairColumn = Annotated[str | None, typer.Option("--pair", help="the column of the second text, where rows are pairs")]
 Relabel = Annotated[list[str], typer.Option(help="tags: NAME=OTHER reads entities so, NAME=O as none; repeatable")]
 Repair = Annotated[bool, typer.Option("--repair", help="tags: an I- that goes on with nothing is read as a B-")]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.calibrate import Source
 from export.captured import captured_pairs, captured_texts
 from export.datasets import Columns, Names, read_labelled, read_pairs, read_texts
 from export.errors import DataError
@@ -46,6 +47,13 @@ def test_texts_come_in_their_order_and_pairs_are_left_out(store: Path) -> None:
 def test_pairs_come_alone_where_their_column_is_asked_for(store: Path) -> None:
     assert list(captured_pairs(store)) == [(5, "one", "other")]
     assert list(read_pairs(str(store), ("text", "text_pair"))) == [("one", "other")]
+
+
+def test_those_who_measure_read_its_pairs_without_being_told_its_columns(store: Path) -> None:
+    assert Source(str(store)).read(2) == [("one", "other")]
+    assert Source(str(store)).read(1) == ["the cast was warm", "ein Film\nin zwei Zeilen 😀", ""]
+    with pytest.raises(DataError, match="text2"):
+        Source(str(store), pair="text2").read(2)
 
 
 def test_it_is_read_while_a_service_writes(store: Path) -> None:

@@ -208,7 +208,7 @@ MENDABLE = {
         "line 2: no column 'third'; there is first, second, verdict",
     ),
     "sentences of pairs": (
-        "texts {dev} --column first --pair second --sentences",
+        "texts {dev} --text first --pair second --sentences",
         "export: --sentences: a pair is not cut into sentences; leave it out, or --pair",
     ),
     "single texts among pairs": (
@@ -230,7 +230,7 @@ def test_what_the_user_can_mend_is_one_line(made: Made, tmp_path: Path, line: st
 
 
 def test_a_sources_pairs_are_printed_as_json(made: Made) -> None:
-    found = command("texts", made.shop.dev, "--column", TEXT, "--pair", PAIR, "--limit", 3, cwd=made.shop.folder)
+    found = command("texts", made.shop.dev, "--text", TEXT, "--pair", PAIR, "--limit", 3, cwd=made.shop.folder)
     assert (found.returncode, found.stderr) == (0, "")
     printed = [json.loads(line) for line in found.stdout.splitlines()]
     assert printed == [{"text": first, "text2": second} for first, second, _ in pairs()[180:183]]
