@@ -5,6 +5,9 @@
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
 
+taught=runs/sst2-minilm
+[ -e "$taught" ] || taught=models/sst2-minilm/1 # the same teacher as it is served
+
 labelled=(--set "data.train=$DATA/sst2/train.tsv.gz" --set "data.dev=$DATA/sst2/dev.tsv.gz" --set data.text=text)
 films=(--set "transfer.texts.0.source=$DATA/imdb/unsup.tsv.gz" --set "transfer.texts.1.source=$DATA/imdb/train.tsv.gz")
 no_films=(--set "transfer.texts=[]")
@@ -17,7 +20,7 @@ teach() {
 }
 
 student() { # where to publish, the bundle's name, and what differs from the recipe
-  "$PYTHON" -m export distill export/recipes/tang2019-sst2.toml --models "$1" --set "name=$2" "${labelled[@]}" "${@:3}"
+  "$PYTHON" -m export distill export/recipes/tang2019-sst2.toml --models "$1" --set "name=$2" --set "teacher.model=$taught" "${labelled[@]}" "${@:3}"
 }
 
 distill() { student models sst2-bilstm "${films[@]}"; }

@@ -77,7 +77,8 @@ teach() {
   "$PYTHON" -m export adopt "$RUNS/$NAME-minilm" --name "$NAME-minilm" --dev "$dev" "${columns[@]}" --models "$MODELS"
 }
 
-student() { # the bundle's name, its seed, which is also its version, and what differs from the recipe
+student() { # the bundle's name, its seed, which is also its version, and what differs from the recipe; none is made twice
+  [ ! -e "$MODELS/$1/$2" ] || return 0
   "$PYTHON" -m export distill "$recipe" --work "$RUNS" --models "$MODELS" \
     --set "name=$1" --set "version=$2" --set "seed=$2" --set "teacher.model=$taught" "${labelled[@]}" "${narrow[@]}" \
     "${@:3}"
