@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from export.averaging import moving_average
+from export.datasets import Example
 from export.device import LONGEST_WAIT, default_device, processes, quick_at_bfloat16
 from export.errors import DataError, RecipeError
 from export.lessons import DEV, Encoded, lesson
@@ -40,7 +43,7 @@ from export.pretrained import RECIPE, check_limit, load_network, load_tokenizer
 from export.progress import console
 from export.recipe import TeachRecipe, as_toml
 from export.sections import Adaptation, Loop
-from export.sentences import shaped_rows
+from export.sentences import TextSource, shaped_rows
 from export.tasks import LEARNING
 from export.teacher import tokenized
 from export.training import diverged, finite
@@ -156,7 +159,11 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
         data_collator=given.collator,
         compute_metrics=given.judge,
     )
-    _claim(_checkpoints(folder), recipe.model_dump_json())
+    told = recipe.model_dump(mode="json") | {
+        "files": _files_digest(source, ()),
+        "rows": _rows_digest(chain(data.train, data.dev)),
+    }
+    _claim(_checkpoints(folder), json.dumps(told))
     _train(trainer)
     load_model(model, str(trainer.best))
     _finish(trainer, tokenizer, folder)
@@ -183,11 +190,11 @@ def teacher_recipe(folder: str) -> str:
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     told = recipe.model_dump(mode="json", include={"seed", "teacher", "adaptation"})
-    claim = json.dumps(told | {"files": _files_digest(recipe.teacher.model, adaptation)})
+    claim = json.dumps(told | {"files": _files_digest(recipe.teacher.model, adaptation.texts)})
     tokenizer = load_tokenizer(recipe.teacher.model)
     finished = (folder / "tokenizer.json").exists()  # what `_finish` writes last
     encoding = None if finished else masked_rows(tokenizer, adaptation, recipe.teacher.max_tokens)
-    _claim(folder, claim, "another recipe or by other files")  # once they could be read: those that are mended differ
+    _claim(folder, claim)  # once they could be read: those that are mended differ
     if encoding is None:
         return folder
     set_seed(recipe.seed)
@@ -201,16 +208,22 @@ def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:
     return _finish(trainer, tokenizer, folder)
 
 
-def _files_digest(model: str, adaptation: Adaptation) -> str:
-    """Of the local files that an adaptation reads: the encoder's weights and the texts. Of the hub's only names are
-    known, which the recipe has."""
+def _files_digest(model: str, sources: Sequence[TextSource]) -> str:
+    """Of local files, an encoder's weights and texts. Of the hub's only names are known, which the recipe has."""
     digest = hashlib.sha256()
     weights = sorted(path for names in WEIGHTS for path in Path(model).glob(names))
-    named = [texts.source + ending for texts in adaptation.texts for ending in ("", "-wal")]  # where a store is written
+    named = [texts.source + ending for texts in sources for ending in ("", "-wal")]  # where a store is written
     for path in (*weights, *map(Path, named)):
         if path.is_file():
             with path.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _rows_digest(examples: Iterable[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr(example).encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -254,14 +267,17 @@ def output_folder(trainer: Trainer) -> Path:
     return Path(str(trainer.args.output_dir))
 
 
-def _claim(folder: Path, recipe: str, other: str = "another recipe") -> None:
-    """Note beside the checkpoints whose they are: going on with another recipe's would make a teacher of neither."""
+def _claim(folder: Path, claim: str) -> None:
+    """Note beside the checkpoints whose they are: going on with another recipe's, or with those of other weights or
+    other data, would make a teacher of neither."""
     note = folder / "recipe.json"
-    if note.exists() and note.read_text(encoding="utf-8") != recipe:
-        raise RecipeError(f"{folder}: left by {other}; remove it to start anew, or choose another --out")
+    if note.exists() and note.read_text(encoding="utf-8") != claim:
+        raise RecipeError(
+            f"{folder}: left by another recipe or by other files; remove it to start anew, or choose another --out"
+        )
     if processes().is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(recipe, encoding="utf-8")
+        note.write_text(claim, encoding="utf-8")
 
 
 def _checkpoints(folder: Path) -> Path:

@@ -85,7 +85,7 @@ def _no_bar(bar: Callable[..., Any], args: tuple[Any, ...], options: dict[str, A
 def readable(config: Any, source: str) -> int:
     """So many tokens as it was taught with; of one that we have not taught SHORT, where it could read more."""
     taught = _taught_tokens(Path(source, RECIPE))
-    return taught or min(SHORT, _limit(config) or SHORT)
+    return taught or min(SHORT, limit_of(config) or SHORT)
 
 
 def _taught_tokens(recipe: Path) -> int | None:
@@ -99,12 +99,12 @@ def _taught_tokens(recipe: Path) -> int | None:
 
 def check_limit(config: Any, source: str, max_tokens: int) -> None:
     """Raises ModelError where a model reads fewer tokens."""
-    limit = _limit(config)
+    limit = limit_of(config)
     if limit is not None and max_tokens > limit:
         raise ModelError(f"teacher {source}: reads at most {limit} tokens; set teacher.max_tokens = {limit} or less")
 
 
-def _limit(config: Any) -> int | None:
+def limit_of(config: Any) -> int | None:
     """Tokens that a model has positions for; None where it needs none."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:

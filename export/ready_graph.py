@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from transformers import AutoConfig
 
 from export.errors import ModelError, first_line
-from export.pretrained import SHORT, labels_of, load_tokenizer, plain_tokenizer_json, task_of
+from export.pretrained import SHORT, labels_of, limit_of, load_tokenizer, plain_tokenizer_json, task_of
 from service.bundle.engine import open_graph
 from service.bundle.errors import GraphMismatch
 from service.bundle.manifest import OUTPUT, TRANSFORMER_INPUTS, Task
@@ -57,7 +57,7 @@ def read_ready_graph(file: Path, source: str) -> ReadyGraph:
     tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id is None:
         raise ModelError(f"teacher {source}: its tokenizer has no padding token; name one in tokenizer_config.json")
-    limit = min(SHORT, int(getattr(config, "max_position_embeddings", SHORT)))
+    limit = min(SHORT, limit_of(config) or SHORT)
     return ReadyGraph(graph, task, labels, plain_tokenizer_json(tokenizer), limit, int(tokenizer.pad_token_id))
 
 

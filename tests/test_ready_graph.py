@@ -121,6 +121,14 @@ def test_torchs_weights_are_preferred(folder: Path, taught: Path) -> None:
     assert graph_file("an/id-of-the-hub") is None
 
 
+def test_positions_behind_the_padding_are_no_tokens(folder: Path) -> None:
+    file = folder / "model.onnx"
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 66, "pad_token_id": 1}
+    for kind, limit in (("bert", 66), ("roberta", 64)):
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+        assert read_ready_graph(file, str(folder)).max_tokens == limit
+
+
 def changed(file: Path, old: str, new: str) -> None:
     """Give an input or output another name."""
     proto = onnx.load(file)

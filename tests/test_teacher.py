@@ -143,8 +143,21 @@ def test_checkpoints_of_another_recipe_are_refused(shop: Shop, tmp_path: Path) -
     checkpoints = tmp_path / "out.checkpoints"
     checkpoints.mkdir()
     (checkpoints / "recipe.json").write_text(shop.teach_recipe(seed=2).model_dump_json())
-    with pytest.raises(RecipeError, match=r"out\.checkpoints: left by another recipe; remove it"):
+    with pytest.raises(RecipeError, match=r"out\.checkpoints: left by another recipe or by other files; remove"):
         fine_tune(shop.teach_recipe(), tmp_path / "out")
+
+
+def test_checkpoints_of_other_rows_are_refused(shop: Shop, tmp_path: Path) -> None:
+    train = Path(shutil.copy(shop.train, tmp_path / "train.tsv"))
+    loop = {"epochs": 1, "batch_size": 16, "learning_rate": 1e30, "warmup": 0, "bf16": False, "average": 0.8}
+    recipe = shop.teach_recipe(data=shop.data | {"train": str(train)}, training=loop)
+    for _ in range(2):
+        with pytest.raises(RecipeError, match="diverged"):  # and left a claim
+            fine_tune(recipe, tmp_path / "out")
+    with train.open("a", encoding="utf-8") as stream:
+        stream.write("one more\t0\n")
+    with pytest.raises(RecipeError, match=r"out\.checkpoints: left by another recipe or by other files; remove"):
+        fine_tune(recipe, tmp_path / "out")
 
 
 def test_a_checkpoint_that_was_half_written_is_not_gone_on_from(shop: Shop, tmp_path: Path) -> None:
