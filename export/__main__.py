@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from export.errors import ExportError, OptionError, Unmet
+from export.networks.pooling import Pooled
 from export.options import (
     Engine,
     EngineOption,
@@ -33,7 +34,6 @@ from export.options import (
     command_line,
     relabelled,
 )
-from export.pooling import Pooled
 from export.progress import console
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision, Role, Task
@@ -131,7 +131,7 @@ def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overr
     from export.recipe import TeachRecipe, read_recipe
 
     wanted = read_recipe(TeachRecipe, recipe, overrides)  # before torch is loaded: a slip is answered at once
-    from export.fine_tuning import fine_tune
+    from export.learning.fine_tuning import fine_tune
 
     _done("teacher", fine_tune(wanted, out))
 
@@ -177,13 +177,13 @@ def adopt(
     models: Models = Path("models"),
 ) -> None:
     """Publish a Hugging Face classifier as a bundle; or an encoder, which makes vectors of texts."""
-    from export.datasets import Columns
-    from export.encoders import is_encoder
-    from export.publish import Called
+    from export.beginnings.encoders import is_encoder
+    from export.publishing.publish import Called
+    from export.texts.datasets import Columns
 
     called = Called(name, version, role)
     if pooling is not None or is_encoder(model):
-        from export.vectors import adopt_vectors
+        from export.publishing.vectors import adopt_vectors
 
         sources = dev[0] if len(dev) == 1 else tuple(dev)
         likeness = Columns(text, label, pair)
@@ -206,7 +206,7 @@ def shape(
     ),
 ) -> None:
     """Publish a BERT of this shape with random weights, for `python -m service bench pair --shape`."""
-    from export.shape import shape_bundle
+    from export.publishing.shape import shape_bundle
 
     _done("random classifier", shape_bundle(shape, like, version, models, command_line()))
 
@@ -224,8 +224,8 @@ def evaluate(
     repair: Repair = False,
 ) -> None:
     """Print a bundle's metrics and its agreement with its teacher; of several data sets also their mean and spread."""
-    from export.datasets import Columns
-    from export.evaluation import evaluate_each, side_by_side
+    from export.measuring.evaluation import evaluate_each, side_by_side
+    from export.texts.datasets import Columns
 
     columns = Columns(text, label, pair, relabelled(relabel), repair)
     found = list(evaluate_each(bundle, precision, data, columns, teacher))
@@ -253,9 +253,9 @@ def calibrate(
     replace: Annotated[bool, typer.Option("--replace", help="change this version, which nobody serves yet")] = False,
 ) -> None:
     """Find how sure a student must be for its answer to be its teacher's; exit code 4 if it never is."""
-    from export.calibrate import Source, measure
-    from export.reissue import Into, check_target, reissue
-    from export.thresholds import Promise
+    from export.measuring.calibrate import Source, measure
+    from export.measuring.thresholds import Promise
+    from export.publishing.reissue import Into, check_target, reissue
 
     promise, place = Promise(target, confidence), check_target(bundle, Into.SAME if replace else into)
     traffic = None if profile is None else Source(profile, text, pair)
@@ -276,8 +276,8 @@ def promote(
     precision: Annotated[Precision, typer.Option()] = Precision.EXACT,
 ) -> None:
     """Publish a new student if it agrees with the teacher more than the old one; exit code 4 if it does not."""
-    from export.calibrate import Source
-    from export.promote import Rule, check_place_for, compare, promote
+    from export.measuring.calibrate import Source
+    from export.publishing.promote import Rule, check_place_for, compare, promote
 
     rule, target = Rule(level, min_gain), check_place_for(bundle, against)
     found = compare(bundle, against, teacher, Source(texts, text, pair), precision)
@@ -298,9 +298,9 @@ def cascade(
     pair: PairColumn = None,
 ) -> None:
     """Print what student and teacher give together at the calibrated threshold, and draw it for every other."""
-    from export.cascade import calibration_of, draw, summary
-    from export.datasets import Columns
-    from export.evaluation import answer_both
+    from export.measuring.cascade import calibration_of, draw, summary
+    from export.measuring.evaluation import answer_both
+    from export.texts.datasets import Columns
     from service.bundle.store import read_manifest
 
     calibration = calibration_of(read_manifest(bundle), precision)
@@ -325,7 +325,7 @@ def texts(
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many texts")] = None,
 ) -> None:
     """Print a source's texts in the shape in which a recipe would take them, none twice, as JSON lines."""
-    from export.sentences import TextSource, shaped_rows
+    from export.texts.sentences import TextSource, shaped_rows
 
     if pair and sentences:
         raise OptionError("--sentences: a pair is not cut into sentences; leave it out, or --pair")
@@ -346,7 +346,7 @@ def texts(
 @app.command()
 def results(models: Annotated[Path, typer.Argument(help="a repository of bundles")]) -> None:
     """Print what was measured of each bundle when it was published, as a Markdown table."""
-    from export.card import results_table
+    from export.publishing.card import results_table
     from service.bundle.store import find_bundles, read_manifest
 
     for line in results_table([read_manifest(found.folder) for found in find_bundles(models)]):

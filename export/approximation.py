@@ -1,7 +1,7 @@
 """Making a BiLSTM encoder for no task in particular: on plain text it learns a larger encoder's vectors of sentences.
 
-The result is a folder (`export.encoders`) with which `distill` begins. The teacher's vectors are small, so they are
-stored once, like logits.
+The result is a folder (`export.beginnings.encoders`) with which `distill` begins. The teacher's vectors are small, so
+they are stored once, like logits.
 """
 
 from functools import partial
@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.device import processes
-from export.encoders import WEIGHTS, save_encoder
+from export.beginnings.encoders import WEIGHTS, save_encoder
+from export.beginnings.initial import new_student
+from export.beginnings.vocabulary import vocabulary_of
 from export.errors import OptionError, RecipeError
-from export.initial import new_student
-from export.labelling import Elsewhere, label
+from export.learning.training import Stage, fit, judge_by
 from export.methods import wu2020
-from export.pretrained import RECIPE
-from export.publish import Reads, encoder_of
+from export.networks.device import processes
+from export.networks.pretrained import RECIPE
+from export.networks.students import Form
+from export.objectives.signals import hidden_parts
+from export.publishing.publish import Reads, encoder_of
 from export.recipe import ApproximateRecipe, as_toml, fingerprint
 from export.sections import HiddenStates
-from export.signals import hidden_parts
-from export.students import Form
-from export.teacher import PlainTeacher
-from export.training import Stage, fit, judge_by
-from export.transfer import TransferSet, encode_texts, tokens_of
-from export.unlabelled import UNLABELLED
-from export.vocabulary import vocabulary_of
+from export.teachers.hugging_face import PlainTeacher
+from export.texts.unlabelled import UNLABELLED
+from export.transfer.labelling import Elsewhere, label
+from export.transfer.transfer_set import TransferSet, encode_texts, tokens_of
 from service.cluster import Cluster
 
 

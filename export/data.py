@@ -4,15 +4,15 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from export import splits
-from export.datasets import Columns, Dataset, Example, Names, read_labelled
+from export.networks.students import Form
 from export.sections import Positive, Probability, Section, Seed
-from export.students import Form
+from export.texts import splits
+from export.texts.datasets import Columns, Dataset, Example, Names, read_labelled
 from service.bundle.manifest import EDGES, FEWEST_LABELS, Label, Task, are_tags
 
 LONGEST_LIST = 400  # characters, for a line of a manifest
 Sources = str | tuple[str, ...]
-"""One source (see `export.datasets`), or several that are read one after the other."""
+"""One source (see `export.texts.datasets`), or several that are read one after the other."""
 
 
 class Data(Section):
@@ -57,7 +57,7 @@ class Data(Section):
         if self.task is not Task.TAGGING and (self.relabel or self.repair):
             raise ValueError(f"relabel and repair are of tags; the task is {self.task}")
         if self.metric is not None:
-            from export.metrics import METRICS  # here, since it takes a second and few recipes say so
+            from export.tasks.metrics import METRICS  # here, since it takes a second and few recipes say so
 
             if self.metric not in METRICS[self.task]:
                 raise ValueError(f"metric: of {self.task} tasks there are {', '.join(METRICS[self.task])}")

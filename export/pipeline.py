@@ -13,30 +13,30 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.beginnings.initial import untrained
+from export.beginnings.vocabulary import Vocabulary
 from export.data import Data, Sources, listed, read_all
-from export.datasets import Columns, Dataset, Names, read_pairs
-from export.device import processes
 from export.errors import DataError, ModelError, RecipeError
-from export.evaluation import asked, report
-from export.fine_tuning import teacher_recipe
-from export.initial import untrained
-from export.labelling import Elsewhere, label
+from export.graphs.to_onnx import graphs_of, teacher_graph
+from export.learning.fine_tuning import teacher_recipe
+from export.learning.training import Judge, fit
+from export.measuring.evaluation import asked, report
 from export.methods import METHODS
-from export.metrics import Logits, Targets, selecting
+from export.networks.device import processes
+from export.objectives.signals import Output, hidden_parts
 from export.progress import console
-from export.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
-from export.ready_graph import ReadyGraph, graph_file, read_ready_graph
+from export.publishing.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
+from export.publishing.ready_graph import ReadyGraph, graph_file, read_ready_graph
 from export.recipe import DistillRecipe, as_toml, fingerprint
-from export.records import read_records
 from export.sections import HiddenStates, Student
-from export.signals import Output, hidden_parts
-from export.targets import Marks, marks_of, targets_of
-from export.teacher import Teacher, weights_digest
-from export.teachers import AnyTeacher, open_teacher
-from export.to_onnx import graphs_of, teacher_graph
-from export.training import Judge, fit
-from export.transfer import Tokens, TransferSet, collect, encode, tokens_of
-from export.vocabulary import Vocabulary
+from export.tasks.metrics import Logits, Targets, selecting
+from export.tasks.targets import Marks, marks_of, targets_of
+from export.teachers.hugging_face import Teacher, weights_digest
+from export.teachers.opened import AnyTeacher, open_teacher
+from export.texts.datasets import Columns, Dataset, Names, read_pairs
+from export.texts.records import read_records
+from export.transfer.labelling import Elsewhere, label
+from export.transfer.transfer_set import Tokens, TransferSet, collect, encode, tokens_of
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 from service.cluster import Cluster

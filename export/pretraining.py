@@ -23,23 +23,23 @@ from transformers import (
     set_seed,
 )
 
-from export.compute import BACKWARD, bert_flops, gates_flops, map_flops, relation_flops
-from export.device import processes, quick
 from export.errors import ModelError, OptionError, RecipeError
-from export.extraction import Importance, Places, choose, extract, shape_of, shaped
-from export.importance import LOSSES, Batch, importance
-from export.inside import Watched
+from export.learning.training import Stage, evaluations, fit, judge_by
 from export.methods import chen2021
-from export.pretrained import RECIPE, check_limit, load_network, load_tokenizer
+from export.networks.compute import BACKWARD, bert_flops, gates_flops, map_flops, relation_flops
+from export.networks.device import processes, quick
+from export.networks.extraction import Importance, Places, choose, extract, shape_of, shaped
+from export.networks.importance import LOSSES, Batch, importance
+from export.networks.inside import Watched
+from export.networks.pretrained import RECIPE, check_limit, load_network, load_tokenizer
+from export.networks.shapes import BertShape, parse_shape
+from export.networks.students import count_parameters
+from export.objectives.relations import Inside
 from export.progress import console
 from export.recipe import ExtractRecipe, as_toml, fingerprint
-from export.relations import Inside
 from export.saving import COST
-from export.shape import BertShape, parse_shape
-from export.students import count_parameters
-from export.teacher import weights_digest
-from export.training import Stage, evaluations, fit, judge_by
-from export.transfer import Tokens, length_batches
+from export.teachers.hugging_face import weights_digest
+from export.transfer.transfer_set import Tokens, length_batches
 
 
 @dataclass(frozen=True)

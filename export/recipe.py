@@ -16,9 +16,7 @@ import tomli_w
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from export import captured
 from export.data import Data
-from export.datasets import Columns
 from export.errors import DataError, RecipeError
 from export.overrides import overrule
 from export.sections import (
@@ -37,7 +35,9 @@ from export.sections import (
     Transfer,
     TransformerStudent,
 )
-from export.sentences import TextSource, shaped_texts
+from export.texts import captured
+from export.texts.datasets import Columns
+from export.texts.sentences import TextSource, shaped_texts
 from service.bundle.manifest import Name, Network, Task
 
 Version = Annotated[int, Field(ge=1, lt=10**18)]

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from export.pooling import Pooled
-from export.sentences import TextSource
-from export.students import Activation, Pooling
+from export.networks.pooling import Pooled
+from export.networks.students import Activation, Pooling
+from export.texts.sentences import TextSource
 from service.bundle.manifest import Network
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -85,7 +85,7 @@ class Augmentation(Section):
     p_ngram: Probability = 0.25
     ngram_from: Positive = 1
     ngram_to: Positive = 5
-    tagger: str = Field(default="export.augment:penn_tags", description="package.module:function, words -> their tags")
+    tagger: str = Field(default="penn", description="or package.module:function, words -> their tags")
 
     @model_validator(mode="after")
     def _rules_fit(self) -> Self:
@@ -196,7 +196,7 @@ class Extraction(Section):
         default="importance", description="ETD-Impt, ETD-Rand, or random weights, against which they are measured"
     )
     loss: Literal["states", "masked"] = Field(
-        default="states", description="whose first-order change is importance: see export/importance.py"
+        default="states", description="whose first-order change is importance: see export/networks/importance.py"
     )
     texts: Positive = Field(default=512, description="of the plain texts, from which importance is told")
     batch_size: Positive = 8

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.errors import DataError, OptionError
-from export.records import read_records
+from export.texts.records import read_records
 from service.bundle.manifest import Task
 
 LABELS = (

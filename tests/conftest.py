@@ -171,7 +171,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(scope="session")
 def taught(shop: Shop) -> Path:
     """A teacher, fine-tuned from the encoder: a Hugging Face folder. Read only."""
-    from export.fine_tuning import fine_tune
+    from export.learning.fine_tuning import fine_tune
 
     return fine_tune(shop.teach_recipe(), shop.folder / "teacher")
 
@@ -189,8 +189,8 @@ def distilled(shop: Shop, taught: Path) -> Distilled:
 @pytest.fixture(scope="session")
 def adopted(shop: Shop, taught: Path) -> Path:
     """That teacher as a bundle. Read only."""
-    from export.datasets import Columns
     from export.pipeline import adopt
-    from export.publish import Called
+    from export.publishing.publish import Called
+    from export.texts.datasets import Columns
 
     return adopt(str(taught), Called("toy-bert"), str(shop.dev), Columns(), shop.folder / "models", "a test")

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.training import Judge
-from export.transfer import TransferSet
+from export.learning.training import Judge
+from export.transfer.transfer_set import TransferSet
 
 LENGTHS = range(1, 5)
 """Of the rows in toy transfer sets."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.student_graphs import WRITERS, student_graph
-from export.students import STUDENTS, Activation, Form, Pooling, Shape
+from export.graphs.student_graphs import WRITERS, student_graph
+from export.networks.students import STUDENTS, Activation, Form, Pooling, Shape
 from service.bundle.blueprint import Blueprint, recognise
 from service.bundle.engine import open_graph
 from service.bundle.engines import EngineOptions, Isa

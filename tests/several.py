@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from export.fine_tuning import fine_tune
+from export.learning.fine_tuning import fine_tune
 from export.pretraining import pretrain
 from export.recipe import ExtractRecipe, TeachRecipe, read_pretraining, read_recipe
 

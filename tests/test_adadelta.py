@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from export.learning.training import fit, optimizer_of
 from export.sections import Distillation
-from export.training import fit, optimizer_of
 from tests.judges import Stopped, stopping_at
 from tests.test_training import assert_equal, closeness, new_student, stage
 

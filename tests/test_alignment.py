@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from export.alignment import first_pieces, going_on, partners, piece_tags, places_of, word_logits
-from export.pretrained import load_tokenizer
-from export.publish import Reads, encoder_of
+from export.beginnings.vocabulary import vocabulary_of
+from export.networks.pretrained import load_tokenizer
+from export.publishing.publish import Reads, encoder_of
 from export.sections import Student
-from export.tags import Words, spans_of
-from export.teacher import pieces_of, reader
-from export.unlabelled import UNLABELLED
-from export.vocabulary import vocabulary_of
+from export.teachers.hugging_face import pieces_of, reader
+from export.texts.alignment import first_pieces, going_on, partners, piece_tags, places_of, word_logits
+from export.texts.tags import Words, spans_of
+from export.texts.unlabelled import UNLABELLED
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Network, Task
 from service.bundle.rows import Spanned

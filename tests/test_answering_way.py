@@ -13,17 +13,17 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.answers import Answers, edges, exact_match, nearness, passages, read_answers, word_f1
-from export.datasets import Columns
 from export.errors import DataError, ModelError, OptionError, RecipeError
-from export.evaluation import evaluate
-from export.fine_tuning import fine_tune
+from export.learning.fine_tuning import fine_tune
+from export.measuring.evaluation import evaluate
 from export.pipeline import Places, adopt, distill
-from export.publish import Called
+from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
-from export.records import read_records
 from export.survey import Chosen, survey
-from export.teacher import ReadingTeacher, Teacher
+from export.teachers.hugging_face import ReadingTeacher, Teacher
+from export.texts.answers import Answers, edges, exact_match, nearness, passages, read_answers, word_f1
+from export.texts.datasets import Columns
+from export.texts.records import read_records
 from service.bundle.manifest import EDGES, Manifest, Precision, Role, Task
 from service.bundle.rows import Passage
 from service.bundle.runtime import open_bundle

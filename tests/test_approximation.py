@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from export.approximation import approximate
-from export.encoders import load_encoder
+from export.beginnings.encoders import load_encoder
+from export.beginnings.initial import new_student
 from export.errors import DataError, ModelError, OptionError, RecipeError
-from export.fine_tuning import fine_tune
-from export.initial import new_student
+from export.learning.fine_tuning import fine_tune
+from export.networks.pooling import Pooled
+from export.networks.students import BiLSTMEncoder, Form, Shape
 from export.pipeline import Places, distill
-from export.pooling import Pooled
 from export.recipe import ApproximateRecipe
 from export.sections import HiddenStates
-from export.students import BiLSTMEncoder, Form, Shape
-from export.teacher import PlainTeacher
-from export.teachers import open_teacher
+from export.teachers.hugging_face import PlainTeacher
+from export.teachers.opened import open_teacher
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
 from service.bundle.tasks import unit

@@ -129,14 +129,18 @@ RULES = (
         only=(*declared("export", "report"), "service", "export"),
     ),
     Rule("an image is verified before anything is installed", "deploy/", only=("image",)),
-    Rule("signals are arrays", "export/signals.py", only=("torch", "numpy")),
+    Rule("signals are arrays", "export/objectives/signals.py", only=("torch", "numpy")),
     Rule(
         "objectives are torch and nothing else",
-        "export/objectives.py",
-        only=("torch", "export.signals", "export.loss", "export.unlabelled"),
+        "export/objectives/outputs.py",
+        only=("torch", "export.objectives.signals", "export.objectives.loss", "export.texts.unlabelled"),
     ),
-    Rule("a loss is torch and nothing else", "export/loss.py", only=("torch",)),
-    Rule("students are torch and nothing else", "export/students.py", only=("torch", "export.signals")),
+    Rule("a loss is torch and nothing else", "export/objectives/loss.py", only=("torch",)),
+    Rule(
+        "students are torch and nothing else",
+        "export/networks/students.py",
+        only=("torch", "export.objectives.signals"),
+    ),
 )
 
 
@@ -152,7 +156,7 @@ def forbidden_imports(rule: Rule, source: Source) -> list[str]:
 
 def uses_of_held_out(source: Source) -> list[str]:
     """Only evaluation may open a test split; the definition itself is no use."""
-    if source.path == "export/evaluation.py" or not source.path.startswith(("export/", "service/")):
+    if source.path == "export/measuring/evaluation.py" or not source.path.startswith(("export/", "service/")):
         return []
     found = []
     for node in ast.walk(tree(source)):
@@ -221,7 +225,11 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("Parquet is two modules' business", "service/offline/reading.py", "import pyarrow.parquet as pq"),
     ("the cluster is one module's business", "service/offline/bulk/crew.py", "import ray"),
     ("the cluster knows no models", "service/cluster.py", "from service.bundle.store import find_bundles"),
-    ("the workshop sees only the border", "export/labelling.py", "from service.offline.bulk.cluster import ray_engine"),
+    (
+        "the workshop sees only the border",
+        "export/transfer/labelling.py",
+        "from service.offline.bulk.cluster import ray_engine",
+    ),
     ("files know no requests", "service/offline/bulk/labour.py", "from service.api.exchange import Desk"),
     ("the native engine is one module's business", "service/bundle/runtime.py", "import understudy_native"),
     ("the border stands alone", "service/bundle/store.py", "from service import errors"),
@@ -236,22 +244,30 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
     ("a route does not know another", "service/routes/hub.py", "from . import classify"),
     (
         "the workshop sees only the border",
-        "export/publish.py",
+        "export/publishing/publish.py",
         "from service.settings import Settings",
     ),
-    ("the workshop sees only the border", "export/publish.py", "import service"),
+    ("the workshop sees only the border", "export/publishing/publish.py", "import service"),
     ("the workshop sees only the border", "export/methods/tang2019.py", "import uvicorn"),
-    ("the workshop imports what it declares", "export/datasets.py", "import spacy"),
-    ("objectives are torch and nothing else", "export/objectives.py", "from export.students import Student"),
-    ("objectives are torch and nothing else", "export/objectives.py", "import numpy"),
-    ("a loss is torch and nothing else", "export/loss.py", "from export.signals import Output"),
-    ("students are torch and nothing else", "export/students.py", "from export import recipe"),
+    ("the workshop imports what it declares", "export/texts/datasets.py", "import spacy"),
+    (
+        "objectives are torch and nothing else",
+        "export/objectives/outputs.py",
+        "from export.networks.students import Student",
+    ),
+    ("objectives are torch and nothing else", "export/objectives/outputs.py", "import numpy"),
+    ("a loss is torch and nothing else", "export/objectives/loss.py", "from export.objectives.signals import Output"),
+    ("students are torch and nothing else", "export/networks/students.py", "from export import recipe"),
     ("an image is verified before anything is installed", "deploy/image/checks.py", "import httpx2"),
-    ("signals are arrays", "export/signals.py", "from export.teacher import Teacher"),
-    ("only evaluation opens the test split", "export/training.py", "from export.datasets import held_out"),
+    ("signals are arrays", "export/objectives/signals.py", "from export.teachers.hugging_face import Teacher"),
     (
         "only evaluation opens the test split",
-        "export/training.py",
+        "export/learning/training.py",
+        "from export.texts.datasets import held_out",
+    ),
+    (
+        "only evaluation opens the test split",
+        "export/learning/training.py",
         "from export import datasets\ndatasets.held_out('x')",
     ),
     (
@@ -267,12 +283,12 @@ BROKEN: tuple[tuple[str, str, str], ...] = (
 )
 
 ALLOWED: tuple[tuple[str, str], ...] = (
-    ("export/publish.py", "from service.bundle.store import write_bundle\nfrom service import bundle"),
+    ("export/publishing/publish.py", "from service.bundle.store import write_bundle\nfrom service import bundle"),
     ("service/bundle/store.py", "import hashlib\nfrom service.bundle.manifest import Manifest"),
     ("service/routes/__init__.py", "from service.routes import classify, hub"),
     ("service/app.py", "import onnxruntime\nfrom service.routes import classify"),
-    ("export/datasets.py", "def held_out(name: str) -> None: ..."),
-    ("export/evaluation.py", "from export.datasets import held_out"),
+    ("export/texts/datasets.py", "def held_out(name: str) -> None: ..."),
+    ("export/measuring/evaluation.py", "from export.texts.datasets import held_out"),
 )
 
 
@@ -318,7 +334,8 @@ def test_the_service_starts_where_the_workshop_is_not_installed() -> None:
 
 
 def test_measuring_bundles_waits_for_no_torch() -> None:
-    statement = "import sys, export.evaluation, export.calibrate, export.cascade, export.promote; print(*sys.modules)"
+    named = ("measuring.evaluation", "measuring.calibrate", "measuring.cascade", "publishing.promote")
+    statement = f"import sys, {', '.join(f'export.{name}' for name in named)}; print(*sys.modules)"
     finished = subprocess.run(
         [sys.executable, "-c", statement], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.augment import TagSampler, augmented, penn_tags, replace_words, sample_ngram
 from export.sections import Augmentation
+from export.transfer.augment import TagSampler, augmented, penn_tags, replace_words, sample_ngram
 
 MASK = "[MASK]"
 TEXTS = ("the old man slept", "a young girl laughed loudly", "the dog barked", "she quickly left the room")

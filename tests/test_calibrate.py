@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from export.calibrate import Calibrated, Source, measure
-from export.card import recalibrated
 from export.errors import DataError, ModelError, OptionError, Unmet
-from export.pair import teacher_columns
-from export.reissue import Into, check_target, reissue
-from export.thresholds import Promise
+from export.measuring.calibrate import Calibrated, Source, measure
+from export.measuring.pair import teacher_columns
+from export.measuring.thresholds import Promise
+from export.publishing.card import recalibrated
+from export.publishing.reissue import Into, check_target, reissue
 from service.bundle.confidence import margins
 from service.bundle.errors import BundleError, BundleExists
 from service.bundle.manifest import Precision, Role

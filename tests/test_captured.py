@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.calibrate import Source
-from export.captured import captured_pairs, captured_texts
-from export.datasets import Columns, Names, read_labelled, read_pairs, read_texts
 from export.errors import DataError
+from export.measuring.calibrate import Source
 from export.recipe import as_toml
+from export.texts.captured import captured_pairs, captured_texts
+from export.texts.datasets import Columns, Names, read_labelled, read_pairs, read_texts
 from service.bundle.store import read_manifest
 from service.oversight.store import Reason, Record, Store
 from tests.workshop import Distilled, Shop, command, process

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.calibrate import Source, measure
-from export.cascade import Answered, calibration_of, curve, draw, point, summary
-from export.datasets import Columns
 from export.errors import ModelError
-from export.evaluation import answer_both
-from export.metrics import accuracy
-from export.reissue import Into, check_target, reissue
-from export.thresholds import Promise
+from export.measuring.calibrate import Source, measure
+from export.measuring.cascade import Answered, calibration_of, curve, draw, point, summary
+from export.measuring.evaluation import answer_both
+from export.measuring.thresholds import Promise
+from export.publishing.reissue import Into, check_target, reissue
+from export.tasks.metrics import accuracy
+from export.texts.datasets import Columns
 from service.bundle.confidence import margins
 from service.bundle.manifest import Calibration, Precision
 from service.bundle.store import read_manifest

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.data import Data
-from export.datasets import Columns, Example, Names, held_out, read_examples, read_pairs, read_texts
 from export.errors import DataError
+from export.texts.datasets import Columns, Example, Names, held_out, read_examples, read_pairs, read_texts
 from service.bundle.manifest import Task
 
 LABELS = ("bad", "good")

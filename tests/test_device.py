@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from export.device import default_device, quick, quick_at_bfloat16
+from export.networks.device import default_device, quick, quick_at_bfloat16
 
 PROCESSOR = torch.device("cpu")
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export import card
-from export.datasets import CELLS
-from export.metrics import METRICS, count_rows, find_entities, selecting
-from export.targets import TARGETS
-from export.tasks import LEARNING
+from export.publishing import card
+from export.tasks.learnt import LEARNING
+from export.tasks.metrics import METRICS, count_rows, find_entities, selecting
+from export.tasks.targets import TARGETS
+from export.texts.datasets import CELLS
 from service.bundle.manifest import FEWEST_LABELS, Task
 from service.bundle.spans import Tag
 from service.bundle.tasks import TASKS

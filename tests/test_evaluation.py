@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from export.datasets import Columns, Example
 from export.errors import DataError, ModelError
-from export.evaluation import BATCH, evaluate, predict, report, run_batches, wander
-from export.metrics import METRICS, Metric, accuracy, decisions, macro_f1, micro_f1
-from export.targets import targets_of
+from export.measuring.evaluation import BATCH, evaluate, predict, report, run_batches, wander
+from export.tasks.metrics import METRICS, Metric, accuracy, decisions, macro_f1, micro_f1
+from export.tasks.targets import targets_of
+from export.texts.datasets import Columns, Example
 from service.bundle.errors import MissingFile
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, DistilBertConfig, PreTrainedModel, RobertaConfig
 
 from export.errors import ModelError
-from export.extraction import NEW, Importance, Kept, choose, extract, shape_of, uniform_layers
-from export.importance import Gates, gated, importance, masked_words, projected_states
-from export.shape import BertShape
+from export.networks.extraction import NEW, Importance, Kept, choose, extract, shape_of, uniform_layers
+from export.networks.importance import Gates, gated, importance, masked_words, projected_states
+from export.networks.shapes import BertShape
 
 SHAPE = BertShape(layers=3, hidden=12, heads=3, intermediate=10)
 VOCABULARY = 40

@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, Pipeline, PreTrainedTokenizerFast, pipeline
 
-from export.datasets import Columns
 from export.errors import DataError, ModelError
-from export.metrics import METRICS
 from export.pipeline import Places, adopt, distill
-from export.publish import Called
+from export.publishing.publish import Called
+from export.tasks.metrics import METRICS
+from export.texts.datasets import Columns
 from service.bundle.encoder import Text
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from export.beginnings.inherit import SCALE, file_embeddings, random_embeddings, read_word_vectors, svd_embeddings
 from export.errors import RecipeError
-from export.inherit import SCALE, file_embeddings, random_embeddings, read_word_vectors, svd_embeddings
 
 WORDS = ("the", "film", "warm", "dull", "évening")
 PIECES = ("[PAD]", "the", "##ing", "warm", "dull", "unheard")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from export.errors import ModelError, OptionError
-from export.labelling import Elsewhere, label
+from export.objectives.signals import Signals
 from export.sections import HiddenStates, TeacherSource
-from export.signals import Signals
-from export.teacher import Teacher
-from export.teachers import open_teacher
+from export.teachers.hugging_face import Teacher
+from export.teachers.opened import open_teacher
+from export.transfer.labelling import Elsewhere, label
 from service.bundle.encoder import Text
 from service.cluster import Cluster, ClusterError, Work
 from tests.workshop import Shop
@@ -73,7 +73,7 @@ def test_what_is_there_is_not_asked_again(taught: Path, tmp_path: Path) -> None:
 
 def test_a_node_with_another_teacher_by_that_name_is_refused(shop: Shop, taught: Path, tmp_path: Path) -> None:
     other = shop.teach_recipe(seed=2, training={"epochs": 0.1, "batch_size": 16, "learning_rate": 1e-3, "bf16": False})
-    from export.fine_tuning import fine_tune
+    from export.learning.fine_tuning import fine_tune
 
     folder = fine_tune(other, tmp_path / "other")
     with pytest.raises(ModelError, match=r"teacher: on node \S+ it has other weights or another tokenizer than here"):

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import ModelError, RecipeError
+from export.learning.training import Stage, fit
 from export.methods import mukherjee2020
-from export.objectives import REPRESENTATION, log_odds, log_odds_mse
+from export.networks.students import STUDENTS, Form, Shape
+from export.objectives.outputs import REPRESENTATION, log_odds, log_odds_mse
+from export.objectives.signals import Output, Signals, Target
 from export.pipeline import Places, distill, hidden_to_learn
 from export.recipe import DistillRecipe, as_toml, read_recipe
-from export.signals import Output, Signals, Target
-from export.students import STUDENTS, Form, Shape
-from export.teachers import open_teacher
-from export.training import Stage, fit
-from export.transfer import Tokens, TransferSet
+from export.teachers.opened import open_teacher
+from export.transfer.transfer_set import Tokens, TransferSet
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
 from tests.judges import Stopped, closeness_to, stopping_at

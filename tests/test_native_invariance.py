@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.students import Form, Shape
+from export.networks.students import Form, Shape
 from service.bundle.engine import RunHandle
 from service.bundle.errors import RunAborted
 from service.bundle.native import NativeGraph

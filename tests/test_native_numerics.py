@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.students import Activation, Form, Pooling, Shape
+from export.networks.students import Activation, Form, Pooling, Shape
 from tests.natively import LINEAR, NAMES, NEEDED, OTHER, PLAIN, Kind, feeds_of, isas, native, own, reference
 
 pytestmark = NEEDED

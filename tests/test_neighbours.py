@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from export.neighbours import neighbour_pairs
-from export.sentences import TextSource, shaped_rows
+from export.texts.neighbours import neighbour_pairs
+from export.texts.sentences import TextSource, shaped_rows
 
 NEWS = [
     "The bank raised its rates on Monday.",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.objectives import (
+from export.objectives.outputs import (
     REPRESENTATION,
     SOFT,
     ObjectiveFunction,
@@ -22,8 +22,8 @@ from export.objectives import (
     tempered_kl,
     weighted,
 )
-from export.signals import Output, Target
-from export.unlabelled import UNLABELLED
+from export.objectives.signals import Output, Target
+from export.texts.unlabelled import UNLABELLED
 
 SOFTS = {f"{name}, T = {temperature}": make(temperature) for name, make in SOFT.items() for temperature in (1.0, 3.0)}
 HARDS: dict[str, ObjectiveFunction] = {"labels": cross_entropy, "labels or argmax": cross_entropy_or_argmax}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.datasets import Columns
-from export.evaluation import evaluate
-from export.fine_tuning import fine_tune
+from export.learning.fine_tuning import fine_tune
+from export.measuring.evaluation import evaluate
 from export.pipeline import Places, adopt, distill
-from export.publish import Called
-from export.teacher import Teacher
+from export.publishing.publish import Called
+from export.teachers.hugging_face import Teacher
+from export.texts.datasets import Columns
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest

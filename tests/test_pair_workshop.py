@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from export.fine_tuning import fine_tune
+from export.graphs.student_graphs import int8_rows
+from export.learning.fine_tuning import fine_tune
+from export.networks.pretrained import plain_tokenizer_json
+from export.networks.students import Shape, SiameseBiLSTM
 from export.pipeline import Places, distill
-from export.pretrained import plain_tokenizer_json
 from export.recipe import DistillRecipe, as_toml
-from export.student_graphs import int8_rows
-from export.students import Shape, SiameseBiLSTM
-from export.teacher import Teacher
-from export.transfer import tokens_of
+from export.teachers.hugging_face import Teacher
+from export.transfer.transfer_set import tokens_of
 from service.bundle.manifest import SIAMESE_INPUTS, TRANSFORMER_INPUTS, Precision, Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from export.__main__ import app
-from export.datasets import Columns
 from export.errors import ModelError, RecipeError
-from export.evaluation import evaluate
-from export.fine_tuning import fine_tune
-from export.metrics import accuracy
+from export.learning.fine_tuning import fine_tune
+from export.measuring.evaluation import evaluate
 from export.pipeline import Places, adopt, distill
-from export.publish import Called
+from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
-from export.teacher import Teacher
+from export.tasks.metrics import accuracy
+from export.teachers.hugging_face import Teacher
+from export.texts.datasets import Columns
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import Manifest, Precision, Role
 from service.bundle.runtime import open_bundle

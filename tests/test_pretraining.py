@@ -10,21 +10,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, PreTrainedModel
 
-from export.compute import bert_flops, relation_flops
 from export.errors import DataError, ModelError, RecipeError
-from export.extraction import shape_of
-from export.fine_tuning import fine_tune
-from export.importance import LOSSES, importance
-from export.inside import Watched
+from export.learning.fine_tuning import fine_tune
 from export.methods import chen2021
-from export.pretrained import load_network, load_tokenizer
+from export.networks.compute import bert_flops, relation_flops
+from export.networks.extraction import shape_of
+from export.networks.importance import LOSSES, importance
+from export.networks.inside import Watched
+from export.networks.pretrained import load_network, load_tokenizer
+from export.networks.shapes import BertShape
+from export.objectives.relations import products
 from export.pretraining import PlainRows, cost_of, pretrain
 from export.recipe import ExtractRecipe
-from export.relations import products
 from export.saving import read_run
-from export.shape import BertShape
-from export.teacher import Teacher
-from export.transfer import Tokens
+from export.teachers.hugging_face import Teacher
+from export.transfer.transfer_set import Tokens
 from tests.workshop import LABELS, Shop, command
 
 SMALL = BertShape(1, 16, 2, 24)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from export.calibrate import Source
 from export.errors import ModelError, OptionError, Unmet
-from export.promote import Match, Rule, check_place_for, compare, promote
+from export.measuring.calibrate import Source
+from export.publishing.promote import Match, Rule, check_place_for, compare, promote
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import Precision, Role
 from service.bundle.runtime import open_bundle

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.card import model_card
-from export.datasets import Example
 from export.errors import ModelError, RecipeError
-from export.publish import (
+from export.publishing.card import model_card
+from export.publishing.publish import (
     FILES,
     PROOF_TEXTS,
     Reads,
@@ -23,7 +22,8 @@ from export.publish import (
     publish,
     versions,
 )
-from export.targets import targets_of
+from export.tasks.targets import targets_of
+from export.texts.datasets import Example
 from service.bundle.encoder import Text
 from service.bundle.errors import BundleExists, GraphMismatch
 from service.bundle.manifest import EDGES, Lineage, Network, Precision, Role, Task

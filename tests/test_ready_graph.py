@@ -11,14 +11,14 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from export.datasets import Columns
 from export.errors import ModelError
+from export.graphs.to_onnx import teacher_graph
+from export.networks.pretrained import load_tokenizer
 from export.pipeline import adopt
-from export.pretrained import load_tokenizer
-from export.publish import Called
-from export.ready_graph import graph_file, read_ready_graph
-from export.teacher import Teacher
-from export.to_onnx import teacher_graph
+from export.publishing.publish import Called
+from export.publishing.ready_graph import graph_file, read_ready_graph
+from export.teachers.hugging_face import Teacher
+from export.texts.datasets import Columns
 from service.bundle.manifest import TRANSFORMER_INPUTS, Precision, Task
 from service.bundle.runtime import open_bundle
 from tests.workshop import LABELS, Shop, command, sentences

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.relations import COMPARISONS, Inside, attention_mse, minilm, relation_kl, states_mse, tinybert
+from export.objectives.relations import COMPARISONS, Inside, attention_mse, minilm, relation_kl, states_mse, tinybert
 
 Array = NDArray[np.float64]
 HEADS = 2

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from export.errors import DataError
-from export.sentences import Tally, TextSource, shaped_rows, shaped_texts, treebank
+from export.texts.sentences import Tally, TextSource, shaped_rows, shaped_texts, treebank
 
 DOCUMENTS = (
     "It was late. Nobody came!<br /><br />We   left early.",

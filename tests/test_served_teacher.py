@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from export.beginnings.vocabulary import student_vocabulary
 from export.errors import ModelError
+from export.graphs.to_onnx import embedding_table, teacher_graph
 from export.pipeline import Places, distill
 from export.sections import TeacherSource
-from export.served_teacher import ServedTeacher, is_bundle
-from export.teacher import Teacher
-from export.teachers import open_teacher
-from export.to_onnx import embedding_table, teacher_graph
-from export.vocabulary import student_vocabulary
+from export.teachers.hugging_face import Teacher
+from export.teachers.opened import open_teacher
+from export.teachers.served import ServedTeacher, is_bundle
 from service.bundle.manifest import Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
@@ -58,7 +58,7 @@ def test_its_embeddings_are_torchs_to_eight_bits(served: ServedTeacher, torch_te
 def test_a_table_that_is_stored_as_int8_is_multiplied_out(
     torch_teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.to_onnx.LARGE", 100)
+    monkeypatch.setattr("export.graphs.to_onnx.LARGE", 100)
     wanted = torch_teacher.embeddings
     found = embedding_table(teacher_graph(torch_teacher.model))
     assert found.shape == wanted.shape

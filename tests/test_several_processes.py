@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export.errors import RecipeError
-from export.fine_tuning import share
+from export.learning.fine_tuning import share
 from export.pipeline import Places, distill
 from export.pretraining import pretrain
 from export.recipe import DistillRecipe, ExtractRecipe

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from export.errors import ModelError
-from export.shape import SHAPES, BertShape, parse_shape, random_bert, shape_bundle
+from export.networks.shapes import SHAPES, BertShape, parse_shape
+from export.publishing.shape import random_bert, shape_bundle
 from service.bench.pair.contenders import Names, contenders_of
 from service.bundle.errors import BundleExists
 from service.bundle.manifest import UNTRAINED, Role

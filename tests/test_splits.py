@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.answers import Answers
 from export.data import Data
-from export.datasets import Example
 from export.errors import DataError
-from export.splits import Examples, few, few_of_each_label, hold_out
-from export.transfer import collect
+from export.texts.answers import Answers
+from export.texts.datasets import Example
+from export.texts.splits import Examples, few, few_of_each_label, hold_out
+from export.transfer.transfer_set import collect
 from tests.workshop import Shop
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from export.signals import Output
-from export.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape, count_parameters
+from export.networks.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape, count_parameters
+from export.objectives.signals import Output
 
 SHAPE = Shape(vocabulary=30, embedding=7, hidden=5, dense=6, labels=3)
 NAMES = {network: name for name, network in reversed(list(STUDENTS.items()))}.values()

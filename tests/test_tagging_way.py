@@ -13,24 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_model
 
-from export.datasets import Columns, Names, read_examples
-from export.fine_tuning import fine_tune
-from export.initial import new_student
-from export.labelling import label
+from export.beginnings.initial import new_student
+from export.beginnings.vocabulary import vocabulary_of
+from export.graphs.student_graphs import int8_rows
+from export.learning.fine_tuning import fine_tune
+from export.networks.pooling import Pooled
+from export.networks.students import BiLSTMTagger
+from export.objectives.signals import Stacked, stretches
 from export.pipeline import Places, adopt, distill
-from export.pooling import Pooled
-from export.publish import Called
+from export.publishing.publish import Called
 from export.recipe import DistillRecipe
 from export.sections import HiddenStates
-from export.served_teacher import ServedTeacher
-from export.signals import Stacked, stretches
-from export.student_graphs import int8_rows
-from export.students import BiLSTMTagger
-from export.tags import Words
-from export.teacher import TaggingTeacher, Teacher
-from export.transfer import TransferSet, collect, encode
-from export.unlabelled import UNLABELLED
-from export.vocabulary import vocabulary_of
+from export.teachers.hugging_face import TaggingTeacher, Teacher
+from export.teachers.served import ServedTeacher
+from export.texts.datasets import Columns, Names, read_examples
+from export.texts.tags import Words
+from export.texts.unlabelled import UNLABELLED
+from export.transfer.labelling import label
+from export.transfer.transfer_set import TransferSet, collect, encode
 from service.api.answers import Entities
 from service.bundle.manifest import Manifest, Precision, Role, Task
 from service.bundle.rows import Spanned

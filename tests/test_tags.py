@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from export.data import Data
-from export.datasets import Columns, Example, Names, read_examples, read_texts
 from export.errors import DataError
-from export.students import Form
-from export.tags import Words, spans_of
+from export.networks.students import Form
+from export.texts.datasets import Columns, Example, Names, read_examples, read_texts
+from export.texts.tags import Words, spans_of
 from service.bundle.manifest import Task, are_tags
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")

@@ -17,15 +17,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from export.datasets import Names, read_examples
-from export.device import quick_at_bfloat16
 from export.errors import DataError, ModelError, RecipeError
-from export.fine_tuning import AveragedTrainer, MaskedLanguageTrainer, fine_tune, masked_rows
-from export.lessons import lesson
-from export.metrics import accuracy
-from export.pretrained import BEHIND_PADDING, check_limit, load_tokenizer
-from export.targets import targets_of
-from export.teacher import Teacher, weights_digest
+from export.learning.fine_tuning import AveragedTrainer, MaskedLanguageTrainer, fine_tune, masked_rows
+from export.learning.lessons import lesson
+from export.networks.device import quick_at_bfloat16
+from export.networks.pretrained import BEHIND_PADDING, check_limit, load_tokenizer
+from export.tasks.metrics import accuracy
+from export.tasks.targets import targets_of
+from export.teachers.hugging_face import Teacher, weights_digest
+from export.texts.datasets import Names, read_examples
 from service.bundle.manifest import Task
 from tests.workshop import LABELS, Shop, sentences
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from export.errors import OptionError, Unmet
-from export.thresholds import Logits, Promise, Tried, at, calibrate, fit_temperature, in_order
+from export.measuring.thresholds import Logits, Promise, Tried, at, calibrate, fit_temperature, in_order
 from service.bundle.confidence import margins
 
 USUAL = Promise(0.9, 0.95)

@@ -19,9 +19,9 @@ from transformers import (
     DistilBertForSequenceClassification,
 )
 
-from export.student_graphs import WRITERS, int8_rows, student_graph
-from export.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape
-from export.to_onnx import LARGE, fast_graph, teacher_graph
+from export.graphs.student_graphs import WRITERS, int8_rows, student_graph
+from export.graphs.to_onnx import LARGE, fast_graph, teacher_graph
+from export.networks.students import STUDENTS, Activation, Form, Pooling, Recurrent, Shape
 from service.bundle.encoder import Feeds
 from service.bundle.manifest import INPUTS, OUTPUT, TRANSFORMER_INPUTS, Network
 from service.bundle.runtime import OpenGraph, open_graph

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.device import quick_at_bfloat16
 from export.errors import RecipeError
-from export.objectives import logit_mse
+from export.learning.training import Judge, Stage, fit
+from export.networks.device import quick_at_bfloat16
+from export.networks.students import STUDENTS, Form, Shape
+from export.objectives.outputs import logit_mse
+from export.objectives.signals import Signals
 from export.sections import Distillation
-from export.signals import Signals
-from export.students import STUDENTS, Form, Shape
-from export.training import Judge, Stage, fit
-from export.transfer import Tokens, TransferSet
+from export.transfer.transfer_set import Tokens, TransferSet
 from tests.judges import Stopped, closeness_to, stopping_at
 
 PLACES = 12  # words of the invented language

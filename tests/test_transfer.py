@@ -10,18 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.datasets import Dataset, Example
+from export.beginnings.vocabulary import student_vocabulary
 from export.errors import DataError, ModelError
-from export.labelling import SHARD, label
-from export.pooling import Pooled
-from export.publish import Reads, encoder_of
+from export.networks.pooling import Pooled
+from export.objectives.signals import Signals
+from export.publishing.publish import Reads, encoder_of
 from export.sections import Augmentation, HiddenStates, Transfer
-from export.sentences import TextSource
-from export.signals import Signals
-from export.teacher import Teacher
-from export.transfer import Tokens, TransferSet, TransferTexts, collect, encode, length_batches
-from export.unlabelled import UNLABELLED
-from export.vocabulary import student_vocabulary
+from export.teachers.hugging_face import Teacher
+from export.texts.datasets import Dataset, Example
+from export.texts.sentences import TextSource
+from export.texts.unlabelled import UNLABELLED
+from export.transfer.labelling import SHARD, label
+from export.transfer.transfer_set import Tokens, TransferSet, TransferTexts, collect, encode, length_batches
 from service.bundle.encoder import Text
 from service.bundle.manifest import Network
 from tests.workshop import Shop, sentences

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.errors import ModelError
-from export.labelling import label
-from export.metrics import Targets
+from export.objectives.signals import Signals
 from export.sections import HiddenStates
-from export.signals import Signals
-from export.teacher import Teacher
-from export.transfer import Batch, Tokens, TransferSet
-from export.unlabelled import UNLABELLED
+from export.tasks.metrics import Targets
+from export.teachers.hugging_face import Teacher
+from export.texts.unlabelled import UNLABELLED
+from export.transfer.labelling import label
+from export.transfer.transfer_set import Batch, Tokens, TransferSet
 
 CPU = torch.device("cpu")
 

@@ -10,14 +10,14 @@ import tomli_w
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from export.datasets import Columns
 from export.errors import ModelError, RecipeError
-from export.fine_tuning import fine_tune
+from export.learning.fine_tuning import fine_tune
+from export.networks.pretrained import load_tokenizer
+from export.networks.students import Transformer
 from export.pipeline import Places, adopt, distill
-from export.pretrained import load_tokenizer
-from export.publish import Called
+from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
-from export.students import Transformer
+from export.texts.datasets import Columns
 from service.bundle.encoder import Text
 from service.bundle.manifest import TRANSFORMER_INPUTS, Manifest, Precision, Role
 from service.bundle.runtime import open_bundle

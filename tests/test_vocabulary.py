@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from export.beginnings.vocabulary import Vocabulary, student_vocabulary
 from export.errors import RecipeError
-from export.pretrained import load_tokenizer
-from export.vocabulary import Vocabulary, student_vocabulary
+from export.networks.pretrained import load_tokenizer
 from tests.workshop import Shop, sentences
 
 TEXTS = [text for text, _ in sentences()[:40]] + ["Un café 映画, quite UNHEARD of 😀!", "", "the the the [MASK] the"]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from export.beginnings.inherit import file_embeddings, svd_embeddings
+from export.beginnings.vocabulary import Vocabulary, vocabulary_of, word_vocabulary
 from export.errors import RecipeError
-from export.inherit import file_embeddings, svd_embeddings
-from export.pretrained import load_tokenizer
-from export.publish import Reads, encoder_of
+from export.networks.pretrained import load_tokenizer
+from export.publishing.publish import Reads, encoder_of
 from export.sections import Student
-from export.vocabulary import Vocabulary, vocabulary_of, word_vocabulary
 from service.bundle.encoder import Encoder
 from service.bundle.manifest import Network
 from tests.workshop import Shop, sentences

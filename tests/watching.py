@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from export.profiles import Seen
+from export.measuring.profiles import Seen
 from service.api.door import Door
 from service.bundle.manifest import Precision, Profile, Role
 from service.bundle.runtime import open_bundle

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.student_graphs import student_graph
-from export.students import BiLSTM, Shape
-from export.to_onnx import fast_graph
+from export.graphs.student_graphs import student_graph
+from export.graphs.to_onnx import fast_graph
+from export.networks.students import BiLSTM, Shape
 from service.bundle.engine import open_graph
 from service.bundle.engines import EngineOptions, Isa
 from service.bundle.errors import EngineUnfit

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from export.datasets import read_pairs
+from export.texts.datasets import read_pairs
 
 READ = ("mrpc/glue_train", "sick/train", "stsb/train")
 """What teachers of pairs are adapted to: `tasks.sh`."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import BertConfig, BertModel
 
-from export.device import quick_at_bfloat16
-from export.students import BiLSTM, Pooling, Shape
+from export.networks.device import quick_at_bfloat16
+from export.networks.students import BiLSTM, Pooling, Shape
 
 SIZES = [(256, 14, 256), (128, 26, 128), (64, 60, 128), (64, 200, 128)]
 """Rows of a batch, pieces of the longest row, LSTM units per direction."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from export.learning.training import Stage
 from export.methods import mukherjee2020, tang2019
 from export.recipe import DistillRecipe
-from export.training import Stage
-from export.transfer import TransferSet
+from export.transfer.transfer_set import TransferSet
 
 METHODS: dict[str, Callable[[DistillRecipe, TransferSet], list[Stage]]] = {
     "tang2019": tang2019.stages,

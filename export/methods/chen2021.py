@@ -2,14 +2,14 @@
 Distillation (ICANN 2021). Read: its abstract and notes on it; what they leave open is chosen here.
 
 A student of any size begins with a part of its teacher: hidden dimensions, heads and neurons, chosen at random
-(ETD-Rand) or by importance (ETD-Impt), of layers at even distances (`export.extraction`). Then it learns on plain text
-what stands inside its teacher (`export.relations`), by TinyBERT's objective or by MiniLM's:
+(ETD-Rand) or by importance (ETD-Impt), of layers at even distances (`export.networks.extraction`). Then it learns on
+plain text what stands inside its teacher (`export.objectives.relations`), by TinyBERT's objective or by MiniLM's:
 
     TinyBERT:  sum over layers of MSE(scores) + MSE(W_h states), and the embeddings' MSE
     MiniLM:    KL(attention) + KL(value relation), of the last layer
 
-Chosen: importance is that of `export.importance`, measured with the whole teacher; a head's own dimensions are chosen
-too where the student's heads are narrower, and new ones are added where they are wider; both objectives compare
+Chosen: importance is that of `export.networks.importance`, measured with the whole teacher; a head's own dimensions are
+chosen too where the student's heads are narrower, and new ones are added where they are wider; both objectives compare
 relation heads (MiniLMv2's way), so that head counts may differ; W_h begins by putting each hidden dimension back in its
 place; a layer is compared with the one that it was cut out of.
 """
@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel
 
-from export.extraction import Places, shape_of, uniform_layers
-from export.inside import Watched, put_back
-from export.loss import Loss
+from export.networks.extraction import Places, shape_of, uniform_layers
+from export.networks.inside import Watched, put_back
+from export.objectives.loss import Loss
+from export.objectives.relations import COMPARISONS, Inside
 from export.recipe import ExtractRecipe
-from export.relations import COMPARISONS, Inside
 
 
 def compared(

@@ -24,13 +24,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.objectives import REPRESENTATION, SOFT, ObjectiveFunction, weighted
+from export.learning.training import Stage, judge_by
+from export.networks.students import Recurrent
+from export.objectives.outputs import REPRESENTATION, SOFT, ObjectiveFunction, weighted
 from export.recipe import DistillRecipe
 from export.sections import StagePlan
-from export.students import Recurrent
-from export.tasks import LEARNING
-from export.training import Stage, judge_by
-from export.transfer import TransferSet
+from export.tasks.learnt import LEARNING
+from export.transfer.transfer_set import TransferSet
 
 JUDGING = 0.1
 """Share of the texts that judge a representation which has no head yet."""

@@ -10,17 +10,18 @@ Pairs are read by one BiLSTM, text by text, and [h1, h2, h1 * h2, |h1 - h2|] is 
 
 Our departures: gradients are clipped, rows of a batch are equally long where they can be, L_distill is a mean over
 labels, and there may be unlabelled in-domain text beside the augmentation. Each table of embeddings, word2vec's too, is
-brought to a standard deviation of 0.25 before training (`export.inherit`). Dev is looked at four times an epoch, and
-the best weights are kept. AdamW with a warm-up and a linear decay, word pieces of the teacher, the SVD of its
-embeddings and an end where dev grows no better (`training.patience`) are what recipes choose by default in the place of
-AdaDelta, words, word2vec and all epochs; the recipes of QQP, MNLI and `tang2019-sst2-paper` choose as the paper does.
+brought to a standard deviation of 0.25 before training (`export.beginnings.inherit`). Dev is looked at four times an
+epoch, and the best weights are kept. AdamW with a warm-up and a linear decay, word pieces of the teacher, the SVD of
+its embeddings and an end where dev grows no better (`training.patience`) are what recipes choose by default in the
+place of AdaDelta, words, word2vec and all epochs; the recipes of QQP, MNLI and `tang2019-sst2-paper` choose as the
+paper does.
 """
 
-from export.objectives import SOFT, mixture
+from export.learning.training import Stage
+from export.objectives.outputs import SOFT, mixture
 from export.recipe import DistillRecipe
-from export.tasks import LEARNING
-from export.training import Stage
-from export.transfer import TransferSet
+from export.tasks.learnt import LEARNING
+from export.transfer.transfer_set import TransferSet
 
 
 def stages(recipe: DistillRecipe, transfer: TransferSet) -> list[Stage]:

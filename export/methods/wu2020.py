@@ -12,7 +12,7 @@ Chosen: which vector, [CLS] or the mean, of which layer, is the recipe's; the LS
 ones or their greatest; the dense layer that makes the vector has no activation, for BERT's has negative numbers.
 """
 
-from export.objectives import REPRESENTATION, ObjectiveFunction
+from export.objectives.outputs import REPRESENTATION, ObjectiveFunction
 from export.recipe import ApproximateRecipe
 
 

@@ -1,6 +1,6 @@
 """An ONNX graph -> the BiLSTM student that it is, if it is one: its weights, and what is done with its states.
 
-It recognises, node by node, what `export/student_graphs.py` writes, and says of any other graph where it differs. It
+It recognises, node by node, what `export/graphs/student_graphs.py` writes, and says of any other where it differs. It
 knows nothing of engines, and computes nothing.
 """
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.profiles import Seen
-from export.sentences import TextSource, shaped_texts
+from export.measuring.profiles import Seen
+from export.texts.sentences import TextSource, shaped_texts
 from service.bench.texts import read_texts
 from service.bundle.encoder import Row
 from service.bundle.manifest import Profile

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import thread_time
 
-from export.profiles import Seen
+from export.measuring.profiles import Seen
 from service.bench.texts import read_texts
 from service.bundle.encoder import Row, Text
 from service.bundle.manifest import Manifest, Precision

@@ -1,0 +1,1 @@
+"""What a student is before it learns: its words, and the weights that it takes over."""

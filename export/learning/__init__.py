@@ -1,0 +1,1 @@
+"""How a student learns, stage by stage, and how a teacher does."""
