@@ -1,8 +1,11 @@
 """The table of docs/results/pairs.md: pairs of dev and test splits that teachers of pairs have read, without labels.
 
-DATA=data python docs/results/overlap.py
+DATA=data python docs/results/overlap.py            the table
+DATA=data python docs/results/overlap.py SPLIT      the rows of a split that none of them has read
 """
 
+import gzip
+import itertools
 import os
 import re
 import sys
@@ -19,8 +22,15 @@ JUDGED = ("mrpc/tokenised_test", "mrpc/glue_dev", "sick/test", "sick/dev", "stsb
 
 def pairs(name: str) -> set[frozenset[str]]:
     """Both texts of each row in either order, whatever their case and punctuation."""
-    source = Path(os.environ.get("DATA", "data"), f"{name}.tsv.gz")
-    return {frozenset(map(plain, row)) for row in read_pairs(str(source), ("text", "text2"))}
+    return {key(row) for row in read_pairs(str(file_of(name)), ("text", "text2"))}
+
+
+def file_of(name: str) -> Path:
+    return Path(os.environ.get("DATA", "data"), f"{name}.tsv.gz")
+
+
+def key(row: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(plain, row))
 
 
 def plain(text: str) -> str:
@@ -36,5 +46,15 @@ def table(judged: Iterable[str]) -> Iterable[str]:
         yield f"| {name} | {len(own):,} | {' | '.join(f'{len(own & other):,}' for other in read.values())} |"
 
 
+def unread(name: str) -> Iterable[str]:
+    """Lines of the file, with its header."""
+    read = set().union(*map(pairs, READ))
+    with gzip.open(file_of(name), "rt", encoding="utf-8") as lines:
+        yield next(lines)
+        rows = read_pairs(str(file_of(name)), ("text", "text2"))
+        yield from (line for line, row in zip(lines, rows, strict=True) if key(row) not in read)
+
+
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{line}\n" for line in table(JUDGED))
+    chosen = sys.argv[1:]
+    sys.stdout.writelines(itertools.chain(*map(unread, chosen)) if chosen else (f"{line}\n" for line in table(JUDGED)))

@@ -143,11 +143,19 @@ ablation() { # distilled without augmented rows
   "$PYTHON" -m export results "$MODELS"
 }
 
-score() { # once, when everything is chosen
-  "$PYTHON" -m export evaluate "$MODELS/$NAME-minilm/1" "$test" "${columns[@]}"
+score() { # once, when everything is chosen; of pairs also those rows that no teacher of pairs has read (overlap.py)
+  local splits=("$test")
+  case $NAME in
+    mrpc | sick | stsb)
+      local split=${test#"$DATA"/}
+      DATA=$DATA "$PYTHON" docs/results/overlap.py "${split%.tsv.gz}" > "$RUNS/$NAME-unread.tsv"
+      splits+=("$RUNS/$NAME-unread.tsv")
+      ;;
+  esac
+  "$PYTHON" -m export evaluate "$MODELS/$NAME-minilm/1" "${splits[@]}" "${columns[@]}"
   for seed in "${SEEDS[@]}"; do
     for kind in alone distilled wide begun wide-distilled begun-distilled; do
-      [ ! -e "$MODELS/$NAME-$kind/$seed" ] || "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "$test" "${columns[@]}"
+      [ ! -e "$MODELS/$NAME-$kind/$seed" ] || "$PYTHON" -m export evaluate "$MODELS/$NAME-$kind/$seed" "${splits[@]}" "${columns[@]}"
     done
   done
 }
