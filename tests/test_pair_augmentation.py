@@ -155,9 +155,9 @@ def short(words: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:tag", "No module named 'no_such_module'; write package.module:function"),
+        ("no_such_module:tag", "No module named 'no_such_module'; write penn, or package.module:function"),
         ("export.transfer.augment:nothing", "has no attribute 'nothing'"),
-        ("not a name", "write package.module:function"),
+        ("not a name", "write penn, or package.module:function"),
         ("tests.test_pair_augmentation:GOLD", "is no function that makes a tag of each word"),
         ("tests.test_pair_augmentation:short", "gave 1 tags for 2 words"),
     ],
