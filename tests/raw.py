@@ -17,6 +17,7 @@ from service.errors import HUB, OURS
 from service.wire.connection import Connection, guarded_protocol
 from service.wire.crowd import Crowd
 from service.wire.heads import Limits
+from tests.running import until
 from tests.wire_cases import ask, post
 
 PATIENCE_S = 20  # only ever waited for when a test fails
@@ -248,11 +249,3 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": said[:1], "more_body": True})
         await asyncio.Event().wait()
     await send({"type": "http.response.body", "body": said})
-
-
-def until(condition: Any, within_s: float = PATIENCE_S) -> None:
-    """Wait for it."""
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,17 @@ from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30  # only ever waited for when a test fails
+
+
+def until(
+    condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None, within_s: float = PATIENCE_S
+) -> None:
+    """Wait for it. That this process ends meanwhile, or that it takes so long, fails the test."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        assert process is None or process.poll() is None, f"ended with {process.returncode}"
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)

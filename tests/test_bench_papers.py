@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from service.bench.stopping import SIGNALS, stoppable
 from service.bundle.engine import open_graph
 from tests import toy
 from tests.endless import endless_graph
-from tests.running import PATIENCE_S, ROOT
+from tests.running import PATIENCE_S, ROOT, until
 
 TEACHER = "toy-teacher@1:exact"
 
@@ -88,11 +87,7 @@ def test_whoever_stops_it_has_what_there_is(
     named = ("--student", toy_student, "--teacher", toy_teacher, "--train", train, "--json", out, "--html", page)
     command = [sys.executable, "-m", *launcher, "papers", *map(str, named), "--rounds", "1000000"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + PATIENCE_S
-        while not out.exists():
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.01)
+        until(out.exists, process)
         kept = json.loads(out.read_text())
         process.send_signal(number)
         said, complaints = process.communicate(timeout=PATIENCE_S)

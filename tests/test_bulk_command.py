@@ -3,8 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from service.commands.cli import app
 from service.commands.terminal import Misused
 from service.offline.errors import OfflineError
 from tests.bulking import contents, parts, rejects, rows, table
-from tests.running import PATIENCE_S, ROOT, command, environment
+from tests.running import PATIENCE_S, ROOT, command, environment, until
 from tests.tables import alone, as_csv, write
 from tests.toy import LABELS
 
@@ -126,7 +124,7 @@ def test_a_run_that_is_stopped_or_killed_goes_on_with_every_row_once(
     flags = [str(file), "--keep", "id", "--part-rows", "1000", "--out", f"{out}/", "--threads", "2"]
     begun = [sys.executable, "-m", "service", "classify", "--models", str(toy_models), *flags]
     with subprocess.Popen(begun, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, encoding="utf-8") as process:
-        wait_until(lambda: len(parts(out)) >= 2)
+        until(lambda: len(parts(out)) >= 2)
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == code
         assert process.stderr is not None
@@ -142,10 +140,3 @@ def test_a_run_that_is_stopped_or_killed_goes_on_with_every_row_once(
     now = {path.name: path.stat().st_ino for path in parts(out)}
     again = sum(now[name] != inode for name, inode in kept.items())
     assert again <= 2  # those whose receipt was not written yet
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,7 +26,7 @@ from service.oversight.store import Reason, Record, Store, StoreFull
 from service.settings import SettingProblem, Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.oversight import OversightMetrics
-from tests.running import PATIENCE_S, ROOT
+from tests.running import PATIENCE_S, ROOT, until
 
 STUDENT, TEACHER = Who("toy@1", "a" * 64), Who("toy-teacher@1", "b" * 64)
 COLUMNS = (
@@ -59,13 +59,6 @@ def capturing(path: Path, **knobs: Any) -> Iterator[Capture]:
 
 def kept(text: str | tuple[str, str], **more: Any) -> Kept:
     return Kept(text, STUDENT, [1.5, -2.0], Choice(7.0, Reason.LOW_MARGIN, 1.0), **more)
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- the file

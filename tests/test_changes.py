@@ -15,8 +15,8 @@ import pytest
 from service.bundle.manifest import Role
 from tests import toy
 from tests.asking import KEY
-from tests.running import PATIENCE_S, Running, serving
-from tests.test_processes import FLAGS, until, workers
+from tests.running import PATIENCE_S, Running, serving, until
+from tests.test_processes import FLAGS, workers
 
 ADMIN = {"authorization": f"Bearer {KEY}"}
 CONNECTIONS = 12  # so many that both workers get some
@@ -45,9 +45,9 @@ class Pair:
         victim.kill()
         until(
             lambda: victim.pid not in (pids := {each.pid for each in workers(self.running)}) and len(pids) == 2,
-            self.running,
+            self.running.process,
         )
-        until(lambda: "understudy_ready 2.0" in self.running.get("/metrics").text, self.running)
+        until(lambda: "understudy_ready 2.0" in self.running.get("/metrics").text, self.running.process)
 
     def brief(self) -> httpx2.Client:
         """One who does not wait for a worker that has gone."""
@@ -155,7 +155,7 @@ def test_one_that_hangs_is_told_of_and_follows_when_it_goes_on(tmp_path: Path, t
             assert (answer.status_code, client.get("/v2/models/toy-teacher").status_code) == (503, 404)
             assert "no answer in time from 1" in answer.json()["error"]
         victim.resume()
-        until(lambda: pair.statuses("toy-teacher") == {404}, pair.running)
+        until(lambda: pair.statuses("toy-teacher") == {404}, pair.running.process)
 
 
 def test_a_stop_in_the_middle_answers_and_ends(tmp_path: Path, toy_models: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_stop_in_the_middle_answers_and_ends(tmp_path: Path, toy_models: Path)
         victim.suspend()
         with pair.another() as client, pair.another() as witness, ThreadPoolExecutor(1) as thread:
             answer = thread.submit(client.post, "/v2/repository/models/toy-teacher/unload")
-            until(lambda: witness.get("/v2/models/toy-teacher").status_code == 404, pair.running)
+            until(lambda: witness.get("/v2/models/toy-teacher").status_code == 404, pair.running.process)
             pair.running.process.send_signal(signal.SIGTERM)
             assert answer.result().status_code == 503
             assert "no answer in time from 1" in answer.result().json()["error"]

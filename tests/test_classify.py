@@ -18,7 +18,7 @@ import pytest
 
 from service.bundle.manifest import Precision, Role, Task
 from service.bundle.runtime import OpenBundle, open_bundle
-from tests.running import PATIENCE_S, ROOT, command, environment
+from tests.running import PATIENCE_S, ROOT, command, environment, until
 from tests.tables import ROWS, alone, as_csv, write
 from tests.toy import LABELS, publish
 
@@ -153,10 +153,8 @@ def test_each_line_of_stdin_is_answered_as_it_comes(toy_models: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_leaves_no_half_file(toy_models: Path, tmp_path: Path, number: int, code: int) -> None:
     with piping(toy_models, "--file", "-", "--out", str(tmp_path / "out.jsonl")) as process:
+        until(lambda: list(tmp_path.iterdir()), process)  # the half file
         deadline = time.monotonic() + PATIENCE_S
-        while not list(tmp_path.iterdir()):  # the half file
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
         while process.poll() is None:
             assert time.monotonic() < deadline
             # Python may see a signal that comes just before it waits for stdin only with the next one.

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ import pytest
 from service.offline.bulk.running import Place
 from tests.bulking import WITH_ID, asked, parts, rows, scored, table
 from tests.clustering import Nodes, cluster
-from tests.running import ROOT, environment
+from tests.running import ROOT, environment, until
 
 if TYPE_CHECKING:  # the workshop brings torch, which big files do without
     from tests.workshop import Shop
@@ -99,13 +98,13 @@ def test_a_killed_driver_and_a_killed_node_cost_no_row_and_double_none(
     out = tmp_path / "scored"
     flags = (source, "--keep", "id", "--part-rows", PART_ROWS, "--out", f"{out}/")
     with begun(toy_models, nodes, *flags) as process:
-        wait_until(lambda: len(parts(out)) >= 2)
+        until(lambda: len(parts(out)) >= 2)
         process.kill()
         process.communicate(timeout=PATIENCE_S)
     assert len(parts(out)) < COUNT // PART_ROWS / 2
     with begun(toy_models, nodes, *flags) as process:
         before = len(parts(out))
-        wait_until(lambda: len(parts(out)) >= before + 4 and scores_on(nodes.raylets[0]))
+        until(lambda: len(parts(out)) >= before + 4 and scores_on(nodes.raylets[0]))
         assert len(parts(out)) < COUNT // PART_ROWS
         os.kill(nodes.raylets[0], signal.SIGKILL)
         said, problem = process.communicate(timeout=PATIENCE_S)
@@ -119,10 +118,3 @@ def test_a_killed_driver_and_a_killed_node_cost_no_row_and_double_none(
 def scores_on(raylet: int) -> bool:
     """Has this node an actor?"""
     return any("MapWorker" in " ".join(child.cmdline()) for child in psutil.Process(raylet).children())
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

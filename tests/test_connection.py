@@ -17,8 +17,8 @@ from tests.raw import (
     SLACK_S,
     Client,
     echoing,
-    until,
 )
+from tests.running import until
 from tests.wire_cases import NEXT, ask, post
 
 

@@ -10,7 +10,8 @@ from service.settings import Settings
 from service.telemetry.metrics import Metrics, exposition
 from service.wire.connection import limits_of
 from service.wire.heads import Reason
-from tests.raw import BUSY, LARGE, echoing, until
+from tests.raw import BUSY, LARGE, echoing
+from tests.running import until
 from tests.wire_cases import NEXT, ask, post
 
 

@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from service.bundle.errors import BundleExists
 from service.bundle.manifest import Manifest, Precision, Role
 from service.bundle.runtime import open_bundle
 from service.bundle.store import read_manifest
+from tests.running import until
 from tests.workshop import LABELS, Distilled, Shop, command, process, running, sentences
 
 PATIENCE = 120  # seconds that a slow machine may take
@@ -39,13 +38,6 @@ def measured(manifest: Manifest, what: str) -> dict[str, float]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def wait_for(found: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not found():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def interrupt(process: "subprocess.Popen[str]") -> None:
@@ -131,7 +123,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_student(distilled: Distilled, t
     (tmp_path / "recipe.toml").write_text(as_toml(distilled.recipe))
     places = Places(tmp_path / "work", tmp_path / "models")
     with running("distill", "recipe.toml", "--work", places.work, "--models", places.models, cwd=tmp_path) as process:
-        wait_for(lambda: list(places.work.glob("students/*/*/standing.json")) or process.poll() is not None)
+        until(lambda: list(places.work.glob("students/*/*/standing.json")), process, within_s=PATIENCE)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not places.models.exists()
@@ -147,7 +139,7 @@ def test_an_interrupted_teacher_goes_on(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(as_toml(recipe))
     out = tmp_path / "teacher"
     with running("teach", "recipe.toml", "--out", out, cwd=tmp_path) as process:
-        wait_for(lambda: list(tmp_path.glob("teacher.checkpoints/*/average.pt")) or process.poll() is not None)
+        until(lambda: list(tmp_path.glob("teacher.checkpoints/*/average.pt")), process, within_s=PATIENCE)
         interrupt(process)
         assert process.stderr
         said = process.stderr.read()

@@ -19,7 +19,7 @@ from service import server as serving_loop
 from service.lifecycle import Lifecycle
 from service.processes.parent import FIRST_PAUSE_S, LONGEST_PAUSE_S, Workers
 from service.settings import Settings
-from tests.running import PATIENCE_S, Running, command, serving
+from tests.running import PATIENCE_S, Running, command, serving, until
 
 FLAGS = ("--workers", "2", "--log-level", "critical", "--reload-seconds", "0")
 
@@ -42,13 +42,6 @@ def serves(process: psutil.Process) -> bool:
         return False
 
 
-def until(condition: object, running: Running) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline and running.process.poll() is None
-        time.sleep(0.02)
-
-
 def ask(running: Running) -> int:
     """One request on a connection of its own."""
     return running.post("/predict", {"inputs": "good"}).status_code
@@ -66,19 +59,21 @@ def test_both_answer_and_their_metrics_add_up(pair: Running) -> None:
         asked += 120
         return all(process.cpu_times().user > before[process.pid] for process in workers(pair))
 
-    until(both_worked, pair)
+    until(both_worked, pair.process)
     # Each takes over what it counted about once a second.
     line = 'understudy_requests_total{{code="200",route="/predict"}} {}.0'
-    until(lambda: line.format(asked) in pair.get("/metrics").text, pair)
-    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
+    until(lambda: line.format(asked) in pair.get("/metrics").text, pair.process)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair.process)
 
 
 def test_one_that_is_killed_comes_back_and_the_other_answers_meanwhile(pair: Running) -> None:
     victim, other = workers(pair)
     victim.kill()
-    until(lambda: len(workers(pair)) == 2 and victim.pid not in {process.pid for process in workers(pair)}, pair)
+    until(
+        lambda: len(workers(pair)) == 2 and victim.pid not in {process.pid for process in workers(pair)}, pair.process
+    )
     assert other.is_running()
-    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair.process)
     assert Counter(ask(pair) for _ in range(20)) == {200: 20}
 
 
@@ -87,16 +82,16 @@ def test_they_are_replaced_one_by_one_without_a_failed_request(pair: Running) ->
     statuses: Counter[int] = Counter()
     with ThreadPoolExecutor(1) as thread:
         pair.process.send_signal(signal.SIGUSR1)
-        replaced = thread.submit(until, lambda: not old & {process.pid for process in workers(pair)}, pair)
+        replaced = thread.submit(until, lambda: not old & {process.pid for process in workers(pair)}, pair.process)
         while not replaced.done():
             statuses[ask(pair)] += 1
         replaced.result()
-    until(lambda: len(workers(pair)) == 2, pair)
+    until(lambda: len(workers(pair)) == 2, pair.process)
     assert set(statuses) == {200}
     # None of what the old ones counted is lost, and the new ones are there.
     counted = f'understudy_requests_total{{code="200",route="/predict"}} {statuses[200]}.0'
-    until(lambda: counted in pair.get("/metrics").text, pair)
-    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
+    until(lambda: counted in pair.get("/metrics").text, pair.process)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair.process)
 
 
 def test_where_none_can_be_started_it_is_tried_again(pair: Running) -> None:
@@ -104,13 +99,13 @@ def test_where_none_can_be_started_it_is_tried_again(pair: Running) -> None:
     before = parent.rlimit(psutil.RLIMIT_NOFILE)
     parent.rlimit(psutil.RLIMIT_NOFILE, (5, before[1]))  # too few for pipes to another child, enough to wait
     victim.kill()
-    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, pair)
+    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE, pair.process)
     pair.process.send_signal(signal.SIGUSR1)  # nor can the other one be replaced
     time.sleep(3 * FIRST_PAUSE_S)
     assert [each.pid for each in workers(pair)] == [other.pid]
     parent.rlimit(psutil.RLIMIT_NOFILE, before)
-    until(lambda: len(workers(pair)) == 2, pair)
-    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair)
+    until(lambda: len(workers(pair)) == 2, pair.process)
+    until(lambda: "understudy_ready 2.0" in pair.get("/metrics").text, pair.process)
     assert Counter(ask(pair) for _ in range(20)) == {200: 20}
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from export.pipeline import Places, distill
 from export.pretraining import pretrain
 from export.recipe import DistillRecipe, ExtractRecipe
 from service.bundle.runtime import open_bundle
+from tests.running import until
 from tests.workshop import LABELS, OFFLINE, ROOT, Ended, Shop, write_recipe
 
 LOOP = {"epochs": 2, "batch_size": 15, "learning_rate": 1e-2, "bf16": False, "average": 0.5, "patience": 99}
@@ -107,9 +107,8 @@ def test_two_come_to_what_one_comes_to_even_when_they_are_killed_and_started_aga
         "models",
     )
     with start(*command, cwd=tmp_path) as killed:
-        while not list(tmp_path.glob("runs/students/*/1-*/standing.json")):  # in the second of six steps
-            assert killed.poll() is None, killed.communicate()
-            time.sleep(0.02)
+        second_of_six = "runs/students/*/1-*/standing.json"
+        until(lambda: list(tmp_path.glob(second_of_six)), killed, within_s=240)
         subprocess.run(["pkill", "-KILL", "-P", str(killed.pid)], check=False)
         killed.kill()
     assert not list(tmp_path.glob("models/*/*/manifest.json"))

@@ -7,7 +7,8 @@ import pytest
 
 from service.wire import connection
 from service.wire.crowd import PARTING_S
-from tests.raw import HALF_BODY, HALF_HEAD, HANG, SHORT_S, SLACK_S, echoing, until
+from tests.raw import HALF_BODY, HALF_HEAD, HANG, SHORT_S, SLACK_S, echoing
+from tests.running import until
 from tests.wire_cases import NEXT, ask, post
 
 

@@ -1,8 +1,5 @@
 """The watch over a tagger: agreement by entities, drift of its texts, and texts that are kept."""
 
-import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +9,8 @@ from service.api.door import Door
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.spans import shared
 from tests import toy
-from tests.running import PATIENCE_S
 from tests.tagging import PERMUTED, expected
-from tests.watching import OTHERS, TEXTS, Report, captured, classify, oversight, visit
-
-
-async def until(door: Door, done: Callable[[Report], bool]) -> Report:
-    deadline = time.monotonic() + PATIENCE_S
-    while not done(report := await oversight(door, "ner")):
-        assert time.monotonic() < deadline, report
-        await asyncio.sleep(0.01)
-    return report
+from tests.watching import OTHERS, TEXTS, captured, classify, until, visit
 
 
 def flat(bundle: OpenBundle, text: str) -> np.ndarray:
@@ -39,7 +27,7 @@ def test_both_agree_where_they_find_the_same(taggers: Path, tmp_path: Path) -> N
 
     async def act(door: Door) -> None:
         await classify(door, texts)
-        report = await until(door, lambda report: report["agreement"]["ever"]["rows"] == len(texts))
+        report = await until(door, lambda report: report["agreement"]["ever"]["rows"] == len(texts), "ner")
         assert 0 < agreed < len(texts)
         assert report["agreement"]["ever"]["agreed"] == agreed
         assert report["agreement"]["distance"] == pytest.approx(1 - sum(shares) / len(shares))
@@ -63,11 +51,11 @@ def test_texts_that_have_changed_raise_an_alarm(taggers: Path) -> None:
 
     async def act(door: Door) -> None:
         await classify(door, usual)
-        report = await until(door, lambda report: report["rows"] == 250)
+        report = await until(door, lambda report: report["rows"] == 250, "ner")
         assert report["alarms"] == []
         for _ in range(40):
             await classify(door, OTHERS)
-        report = await until(door, lambda report: report["rows"] == 250 + 40 * len(OTHERS))
+        report = await until(door, lambda report: report["rows"] == 250 + 40 * len(OTHERS), "ner")
         assert report["alarms"] == ["tokens"]
         assert [feature["feature"] for feature in report["drift"]["features"]] == ["tokens", "unknown"]
 
@@ -78,7 +66,7 @@ def test_unknown_words_raise_one_too(taggers: Path) -> None:
     async def act(door: Door) -> None:
         for _ in range(2):
             await classify(door, ["zyx " * 10] * 150)
-        report = await until(door, lambda report: report["rows"] == 300)
+        report = await until(door, lambda report: report["rows"] == 300, "ner")
         assert report["alarms"] == ["unknown"]
 
     visit(taggers, act, default="ner", drift=True)

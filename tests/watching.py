@@ -74,9 +74,9 @@ async def oversight(door: Door, model: str = "toy") -> Report:
     return found
 
 
-async def until(door: Door, done: Callable[[Report], bool]) -> Report:
+async def until(door: Door, done: Callable[[Report], bool], model: str = "toy") -> Report:
     deadline = time.monotonic() + PATIENCE_S
-    while not done(report := await oversight(door)):
+    while not done(report := await oversight(door, model)):
         assert time.monotonic() < deadline, report
         await asyncio.sleep(0.01)
     return report
