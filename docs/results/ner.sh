@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Makes every model behind docs/results/ner.md, from the repository's root:
-#   docs/results/ner.sh teach | distill [SEED…] | publish | ablation [SEED…] | score | joint_teach | joint_distill | joint_ablation | joint_table
+#   docs/results/ner.sh teach | distill [SEED…] | publish | ablation [SEED…] | score | joint_teach | joint_distill | joint_ablation | joint_table | joint_score
 # (joint_* in this order)
 # DATA holds conll2003_en/{train,dev}.conll.gz, ag_news/train_partial.tsv.gz, wiki_en/paragraphs.tsv.gz (column text) and, for
-# joint_*, wikiann, uner and masakhaner2 with LANGUAGE.{train,dev}.conll.gz; TEACHER is all-MiniLM-L6-v2. Models go to MODELS,
+# joint_*, wikiann, uner and masakhaner2 with LANGUAGE.{train,dev,test}.conll.gz; TEACHER is all-MiniLM-L6-v2. Models go to MODELS,
 # all else to RUNS. Without local files, leave the --set options out: the recipes name hub data and weights.
-# Dev selects; `score` alone opens the test split of CoNLL (conll2003_en/test.conll.gz).
+# Dev selects; `score` and `joint_score` alone open test splits (conll2003_en/test.conll.gz and those of each language).
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python} RUNS=${RUNS:-runs}
 MODELS=${MODELS:-models} ROWS=${ROWS:-60000} HIDDEN=${HIDDEN:-128}
@@ -104,8 +104,16 @@ joint_ablation() { # as in the paper: labels alone (D0-S), with logits (D1), wit
 joint_table() { # the dev split of each language by itself: teacher, then student
   [ -e "$RUNS/joint/joint-minilm" ] || "$PYTHON" -m export adopt "$RUNS/joint-minilm" --name joint-minilm \
     --models "$RUNS/joint" --relabel DATE=O --relabel OTH=O --repair --dev "$RUNS/joint-dev.conll"
+  joint_each dev
+}
+
+joint_score() { # the same of the test splits, once, when everything is chosen
+  joint_each test
+}
+
+joint_each() {
   for bundle in joint-minilm joint-bilstm; do
-    "$PYTHON" -m export evaluate "$RUNS/joint/$bundle/1" "$DATA"/{wikiann,uner,masakhaner2}/*.dev.conll.gz \
+    "$PYTHON" -m export evaluate "$RUNS/joint/$bundle/1" "$DATA"/{wikiann,uner,masakhaner2}/*."$1".conll.gz \
       --relabel DATE=O --relabel OTH=O --repair
   done
 }
