@@ -1,5 +1,6 @@
 """Metrics have the values that one gets by hand; rows come back in their order; wandering is seen."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from export.errors import DataError, ModelError
-from export.measuring.evaluation import BATCH, evaluate, predict, report, run_batches, wander
+from export.measuring.evaluation import BATCH, IN_COMPANY, SHUFFLES, evaluate, predict, report, run_batches, wander
 from export.tasks.metrics import METRICS, Metric, accuracy, decisions, macro_f1, micro_f1
 from export.tasks.targets import targets_of
 from export.texts.datasets import Columns, Example
@@ -130,6 +131,22 @@ def test_what_minds_its_own_row_does_not_wander() -> None:
 
 def test_what_looks_at_its_neighbours_wanders() -> None:
     found = wander(looking_aside, [[i] for i in range(50)])
+    assert found.largest > 0
+    assert 0 < found.flips <= 1
+
+
+@pytest.mark.parametrize("rows", [IN_COMPANY, IN_COMPANY + 40])
+def test_of_many_rows_some_are_shuffled_and_all_are_run_alone(rows: int) -> None:
+    """A large teacher would take hours for the others."""
+    asked: Counter[int] = Counter()
+
+    def run(batch: Sequence[list[int]]) -> Logits:
+        asked[min(len(batch), 2)] += len(batch)
+        return looking_aside(batch)
+
+    found = wander(run, [[i] for i in range(rows)])
+    assert asked == {1: rows, 2: SHUFFLES * IN_COMPANY}
+    assert len(found.alone) == rows
     assert found.largest > 0
     assert 0 < found.flips <= 1
 

@@ -25,6 +25,8 @@ from service.bundle.tasks import softmax, unit
 
 BATCH = 32
 SHUFFLES = 5
+IN_COMPANY = 2_000
+"""Rows that are shuffled, at most: batches of mixed lengths are mostly padding, and more rows say little more."""
 
 AGREEMENT = "agreement with the teacher"
 BY_CHARACTERS = "F1 by characters"
@@ -236,8 +238,8 @@ def _apart(logits: Logits, rows: Sequence[Sized]) -> Sequence[Logits]:
 class Wander:
     """How far answers depend on their neighbours in the batch."""
 
-    largest: float  # largest change of a logit between alone and in a shuffled batch
-    flips: float  # share of rows with a decision that changed in at least one of the shuffles
+    largest: float  # largest change of a logit between alone and in a shuffled batch, of at most IN_COMPANY rows
+    flips: float  # share of those rows with a decision that changed in at least one of the shuffles
     alone: Logits  # (N, L), each row run by itself; a tagger's (R, L)
 
 
@@ -247,14 +249,16 @@ def wander(
     task: Task = Task.SINGLE_LABEL,
     seed: int = 0,
 ) -> Wander:
-    """Run each row alone, then in SHUFFLES random batches of mixed lengths, and compare."""
+    """Run each row alone, then IN_COMPANY of them in SHUFFLES random batches of mixed lengths, and compare."""
     own = [part for row in rows for part in _apart(run([row]), [row])]
-    alone = np.concatenate(own)
-    whose = np.repeat(np.arange(len(rows)), [len(part) for part in own])
     rng = np.random.default_rng(seed)
-    changed, largest = np.zeros(len(alone), dtype=bool), 0.0
+    few = len(rows) <= IN_COMPANY
+    chosen = range(len(rows)) if few else sorted(rng.choice(len(rows), IN_COMPANY, replace=False).tolist())
+    picked, beside = [rows[i] for i in chosen], np.concatenate([own[i] for i in chosen])
+    whose = np.repeat(np.arange(len(picked)), [len(own[i]) for i in chosen])
+    changed, largest = np.zeros(len(beside), dtype=bool), 0.0
     for _ in range(SHUFFLES):
-        together = run_batches(run, rows, rng.permutation(len(rows)).tolist())
-        largest = max(largest, float(np.abs(together - alone).max()))
-        changed |= (decisions(task, together) != decisions(task, alone)).any(axis=1)
-    return Wander(largest, len(np.unique(whose[changed])) / len(rows), alone)
+        together = run_batches(run, picked, rng.permutation(len(picked)).tolist())
+        largest = max(largest, float(np.abs(together - beside).max()))
+        changed |= (decisions(task, together) != decisions(task, beside)).any(axis=1)
+    return Wander(largest, len(np.unique(whose[changed])) / len(picked), np.concatenate(own))
