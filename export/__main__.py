@@ -27,7 +27,6 @@ from export.options import (
     Relabel,
     Repair,
     SecondColumn,
-    ShowRelease,
     TextColumn,
     Work,
     cluster_of,
@@ -37,6 +36,7 @@ from export.options import (
 from export.progress import console
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision, Role, Task
+from service.release import ShowRelease
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

@@ -10,7 +10,6 @@ import typer
 
 from export.errors import OptionError
 from service.cluster import Cluster, ClusterError
-from service.release import release
 
 Overrides = Annotated[list[str], typer.Option("--set", help="table.key=VALUE over the recipe's; table.key= for none")]
 Work = Annotated[Path, typer.Option(help="checkpoints and the teacher's cached logits")]
@@ -25,17 +24,6 @@ SecondColumn = Annotated[
 PairColumn = Annotated[str | None, typer.Option("--pair", help="the column of the second text, where rows are pairs")]
 Relabel = Annotated[list[str], typer.Option(help="tags: NAME=OTHER reads entities so, NAME=O as none; repeatable")]
 Repair = Annotated[bool, typer.Option("--repair", help="tags: an I- that goes on with nothing is read as a B-")]
-
-
-def _say_release(wanted: bool) -> None:
-    if wanted:
-        typer.echo(release())
-        raise typer.Exit
-
-
-ShowRelease = Annotated[
-    bool, typer.Option("--version", is_eager=True, callback=_say_release, help="print the version and leave")
-]
 
 
 class Engine(StrEnum):

@@ -1,6 +1,9 @@
-"""Which release of Understudy this is. It knows nothing else, and costs nothing to import."""
+"""Which release of Understudy this is, and the option that says so. It knows nothing else."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
 
 NAME = "understudy"
 
@@ -11,3 +14,15 @@ def release() -> str:
         return version(NAME)
     except PackageNotFoundError:
         return "0"
+
+
+def _say(wanted: bool) -> None:
+    if wanted:
+        typer.echo(release())
+        raise typer.Exit
+
+
+ShowRelease = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_say, help="print the version and leave")
+]
+"""Of a whole command line, service's or export's."""

@@ -137,7 +137,7 @@ def test_what_looks_at_its_neighbours_wanders() -> None:
 
 @pytest.mark.parametrize("rows", [IN_COMPANY, IN_COMPANY + 40])
 def test_of_many_rows_some_are_shuffled_and_all_are_run_alone(rows: int) -> None:
-    """A large teacher would take hours for the others."""
+    """Batches of mixed lengths are mostly padding, and a large teacher takes long for them."""
     asked: Counter[int] = Counter()
 
     def run(batch: Sequence[list[int]]) -> Logits:

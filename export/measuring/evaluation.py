@@ -251,12 +251,11 @@ def wander(
 ) -> Wander:
     """Run each row alone, then IN_COMPANY of them in SHUFFLES random batches of mixed lengths, and compare."""
     own = [part for row in rows for part in _apart(run([row]), [row])]
-    rng = np.random.default_rng(seed)
-    few = len(rows) <= IN_COMPANY
-    chosen = range(len(rows)) if few else sorted(rng.choice(len(rows), IN_COMPANY, replace=False).tolist())
+    chosen = sorted(np.random.default_rng(seed).permutation(len(rows))[:IN_COMPANY].tolist())
     picked, beside = [rows[i] for i in chosen], np.concatenate([own[i] for i in chosen])
     whose = np.repeat(np.arange(len(picked)), [len(own[i]) for i in chosen])
     changed, largest = np.zeros(len(beside), dtype=bool), 0.0
+    rng = np.random.default_rng(seed)
     for _ in range(SHUFFLES):
         together = run_batches(run, picked, rng.permutation(len(picked)).tolist())
         largest = max(largest, float(np.abs(together - beside).max()))

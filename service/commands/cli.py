@@ -11,8 +11,8 @@ from typer.main import get_command
 from service.bundle.errors import BundleError
 from service.commands import classify, config, models, serve
 from service.commands.help import Command, CommandGroup
-from service.commands.terminal import Code, Failed, Misused, complain, forget_stdout, have_streams, say
-from service.release import release
+from service.commands.terminal import Code, Failed, Misused, complain, forget_stdout, have_streams
+from service.release import ShowRelease
 from service.settings import SettingProblem
 
 NAME = "python -m service"
@@ -29,18 +29,8 @@ app.command(cls=Command)(classify.classify)
 app.command(cls=Command)(config.config)
 
 
-def _say_release(wanted: bool) -> None:
-    if wanted:
-        say(release())
-        raise typer.Exit
-
-
 @app.callback(epilog="\n".join(["Exit codes:", *(f"{code.value:>5}  {code.meaning}" for code in Code)]))
-def service(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_say_release, help="print the version and leave")
-    ] = False,
-) -> None:
+def service(version: ShowRelease = False) -> None:
     """Serve bundles over HTTP, look at them, and classify texts without a server."""
 
 
