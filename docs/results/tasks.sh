@@ -2,7 +2,7 @@
 # Makes every model behind docs/results/pairs.md and tasks.md, from the repository's root, and scores them:
 #   docs/results/tasks.sh teach | alone | students | ablation | publish | score  mrpc | sick | rte | stsb | reuters | clinc150 | emotion  [SEED…]
 # and those behind docs/results/wu2020.md, in this order, after `teach`:
-#   docs/results/tasks.sh encoder; docs/results/tasks.sh begun mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
+#   docs/results/tasks.sh encoder; docs/results/tasks.sh begun | begun_distilled  mrpc | sick | rte | stsb | sst2 | few-100 | few-500  [SEED…]
 # DATA holds mrpc/{glue_train,glue_dev,tokenised_test}, {sick,stsb,clinc150,tweeteval_emotion}/{train,dev,test}, rte/{train,dev}
 # and reuters21578_90cat/{train,test}.tsv.gz (columns text, text2 of pairs, label; of Reuters text, topics), sst2/{train,dev};
 # TEACHER is all-MiniLM-L6-v2. SST-2's teacher is the bundle that the repository brings; of few-N, which has so many of its
@@ -111,8 +111,8 @@ wide=(--set student.architecture=encoder --set student.embedding=128 --set stude
 wide+=(--set student.activation=linear --set student.pooling=max)
 begins=(--set "student.begins=$RUNS/wu2020")
 
-begun() { # the encoder's network from the labels alone and distilled, and both beginning with its weights
-  local from_labels=("${no_copies[@]}" --set objective.alpha=1) distilled=(--set transfer.augment.copies=4)
+described() { # what differs from a task's recipe in students of the encoder's network: from the labels alone, and distilled
+  from_labels=("${no_copies[@]}" --set objective.alpha=1) distilled=(--set transfer.augment.copies=4)
   case $NAME in
     sst2) # no film reviews beside its own texts, and no copies of them: the encoder has read reviews
       wide+=(--set "transfer.texts=[]" --set transfer.augment.copies=0 --set training.epochs=4 --set training.batch_size=128)
@@ -123,9 +123,20 @@ begun() { # the encoder's network from the labels alone and distilled, and both 
       from_labels=(--set transfer.augment.copies=0 --set objective.alpha=1) distilled=(--set transfer.augment.copies=10)
       ;;
   esac
+}
+
+begun() { # the encoder's network from the labels alone, and beginning with its weights
+  described
   for seed in "${SEEDS[@]}"; do
     student "$NAME-wide" "$seed" "${wide[@]}" "${from_labels[@]}"
     student "$NAME-begun" "$seed" "${wide[@]}" "${begins[@]}" "${from_labels[@]}"
+  done
+  "$PYTHON" -m export results "$MODELS"
+}
+
+begun_distilled() { # both of them distilled
+  described
+  for seed in "${SEEDS[@]}"; do
     student "$NAME-wide-distilled" "$seed" "${wide[@]}" "${distilled[@]}"
     student "$NAME-begun-distilled" "$seed" "${wide[@]}" "${begins[@]}" "${distilled[@]}"
   done
