@@ -15,7 +15,7 @@ from service.offline.bulk.labour import Labourer
 from service.offline.bulk.plan import Job, Receipt, Request, Total
 from service.offline.bulk.running import Place, begin
 from service.offline.bulk.survey import find_files
-from service.offline.reading import Columns
+from service.offline.records import Columns
 
 TEXT = Columns()
 WITH_ID = Columns(kept=("id",))

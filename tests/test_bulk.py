@@ -17,7 +17,7 @@ from service.offline.bulk.crew import WorkerLost, run_here
 from service.offline.bulk.ledger import Ledger
 from service.offline.bulk.running import Place, begin
 from service.offline.errors import InputError, OutputError
-from service.offline.reading import Columns
+from service.offline.records import Columns
 from tests.bulking import TEXT, WITH_ID, asked, contents, in_this_process, parts, rejects, rows, scored, table
 from tests.tables import ROWS, alone, as_csv, write
 from tests.toy import LABELS

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.offline.bulk.blocks import Reject
-from service.offline.bulk.lines import SPLITS, open_lines
+from service.offline.bulk.line_files import open_lines
 from service.offline.bulk.plan import InputFile
 from service.offline.errors import InputError
-from service.offline.reading import Columns, open_file
+from service.offline.lines import SPLITS
+from service.offline.reading import open_file
+from service.offline.records import Columns
 from tests.tables import write
 
 WITH_ID = Columns(kept=("id",))
@@ -107,7 +109,7 @@ def test_the_pieces_hold_what_the_whole_file_holds(tmp_path: Path, name: str) ->
         ("a.jsonl", '{"text": "a"}\n' + "[" * 100_000 + "\n", "not JSON"),
         ("a.jsonl", '{"text": "a"}\n["a"]\n', "not a JSON object"),
         ("a.jsonl", '{"text": "a"}\n{"txt": "a"}\n', "no column 'text'; there is txt"),
-        ("a.jsonl", '{"text": "a"}\n{"text": "\\ud800"}\n', "has half a surrogate pair"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "\\ud800"}\n', "text has half a surrogate pair"),
     ],
 )
 def test_a_bad_row_has_its_reason_and_the_others_stay(tmp_path: Path, name: str, text: str, problem: str) -> None:

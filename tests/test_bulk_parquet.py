@@ -17,7 +17,7 @@ from service.offline.bulk import parquet
 from service.offline.bulk.plan import InputFile, spans_of
 from service.offline.bulk.running import Place
 from service.offline.errors import InputError
-from service.offline.reading import Columns
+from service.offline.records import Columns
 from tests.bulking import WITH_ID, asked, parts, rejects, rows, scored, table
 from tests.tables import alone, write
 from tests.toy import LABELS, TAGS, publish

@@ -16,8 +16,9 @@ from service.bundle.manifest import Task
 from service.bundle.runtime import OpenBundle, open_bundle
 from service.bundle.tasks import TASKS
 from service.offline.errors import InputError, OutputError
-from service.offline.reading import LONGEST_LINE, Columns, arriving, open_file
-from service.offline.records import Answer, Record
+from service.offline.lines import LONGEST_LINE
+from service.offline.reading import arriving, open_file
+from service.offline.records import Answer, Columns, Record
 from service.offline.scoring import Scorer, Sizes
 from service.offline.writing import FORMATS, Shape, format_of, new_file
 from tests.tables import ROWS, alone, as_csv, write

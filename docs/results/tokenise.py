@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from service.bundle.manifest import TOKENIZER_FILE
 from service.bundle.runtime import open_bundle
-from service.offline.reading import Columns, open_file
+from service.offline.reading import open_file
+from service.offline.records import Columns
 
 ROUNDS = 31
 

@@ -11,7 +11,7 @@ from service.commands.terminal import Misused
 if TYPE_CHECKING:
     from service.bundle.manifest import SealedManifest
     from service.bundle.runtime import OpenBundle
-    from service.offline.reading import Columns
+    from service.offline.records import Columns
     from service.settings import Settings
 
 STDIN = Path("-")

@@ -92,7 +92,7 @@ def classify(
 ) -> None:
     """Classify texts without a server: answers in the order of the input, one a line. Big files go into a folder of
     parts, --out FOLDER/; there the same command goes on where it was stopped or killed."""
-    from service.offline.reading import Columns
+    from service.offline.records import Columns
 
     given = Input(texts or (), file, input_format, Columns(text_column, pair_column, tuple(keep or ())))
     wanted = Output(Path(out) if out else None, overwrite, output_format, top_k)

@@ -47,19 +47,21 @@ def classify_stream(given: Input, wanted: Output, settings: "Settings", threads:
 
 def check_no_folder(given: Input, work: Work) -> None:
     """What only a folder can be the answer to."""
-    from service.offline.reading import READERS, kind_of
+    from service.offline.lines import SPLITS
+    from service.offline.reading import kind_of
 
     if work != Work(None, None, None, None):
         raise Misused("--engine, --ray-address, --bad-rows and --part-rows are for big files: give --out FOLDER/")
     for text in given.texts:
-        known = len(text) < LONGEST_NAME and kind_of(Path(text)) in (*READERS, "parquet")
+        known = len(text) < LONGEST_NAME and kind_of(Path(text)) in (*SPLITS, "parquet")
         if known and Path(text).is_file():
             raise Misused(f"{text}: a file, not a text; give --out FOLDER/, or name it with --file")
 
 
 def _check(given: Input, wanted: Output, kind: str) -> None:
     """What can be refused is refused before anything is opened."""
-    from service.offline.reading import READERS, check_file
+    from service.offline.lines import SPLITS
+    from service.offline.reading import check_file
     from service.offline.writing import FORMATS, check_new
 
     if given.texts and given.file:
@@ -67,7 +69,7 @@ def _check(given: Input, wanted: Output, kind: str) -> None:
     if given.file is None and (given.kind or given.columns.pair or given.columns.kept):
         raise Misused("--input-format, --pair-column and --keep are for files; name one with --file (- is stdin)")
     check_one_of("--format", kind, FORMATS)
-    check_one_of("--input-format", given.kind or "txt", READERS)
+    check_one_of("--input-format", given.kind or "txt", SPLITS)
     if given.file and given.file != STDIN:
         check_file(given.file, given.kind)
     if wanted.path:

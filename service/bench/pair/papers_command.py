@@ -20,7 +20,8 @@ from service.bench.pair.report import Conditions, Data
 from service.bench.pair.sweep import token_counts
 from service.bench.stopping import stoppable
 from service.bundle.runtime import RunHandle
-from service.offline.reading import Columns, open_file
+from service.offline.reading import open_file
+from service.offline.records import Columns
 
 TrainFile = Annotated[
     Path, typer.Option(help="texts of the whole pass, .tsv, .csv, .jsonl or .txt, .gz too; SST-2's train set")

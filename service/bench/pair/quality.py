@@ -8,7 +8,8 @@ import numpy as np
 
 from service.bench.pair.contenders import Contender
 from service.host.cores import cores
-from service.offline.reading import Columns, open_file
+from service.offline.reading import open_file
+from service.offline.records import Columns
 from service.oversight.intervals import wilson
 
 TOGETHER = 32

@@ -14,7 +14,7 @@ from service.bundle.passages import Search
 from service.bundle.runtime import EngineOptions, OpenBundle, open_bundle
 from service.offline.bulk.blocks import Block, Reject
 from service.offline.bulk.ledger import Ledger
-from service.offline.bulk.lines import LineFile, open_lines
+from service.offline.bulk.line_files import LineFile, open_lines
 from service.offline.bulk.parts import PARQUET, Part, open_part
 from service.offline.bulk.plan import Job, Receipt, Span
 from service.offline.bulk.survey import check_unchanged

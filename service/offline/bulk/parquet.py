@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from service.offline.bulk.blocks import BLOCK_ROWS, Block, Column, Reject, picked
 from service.offline.bulk.plan import InputFile, Span
 from service.offline.errors import InputError
-from service.offline.reading import Columns, no_column
-from service.offline.records import Text
+from service.offline.records import Columns, Text, no_column
 
 BATCH_BYTES = 8 * 2**20
 """What a batch may come to, by the mean length of a row group's rows."""

@@ -14,7 +14,7 @@ from service.bundle.devices import Device
 from service.bundle.engines import Engine as GraphEngine
 from service.bundle.engines import Isa
 from service.bundle.manifest import Precision
-from service.offline.reading import Columns
+from service.offline.records import Columns
 
 PART_ROWS = 65_536
 """Some seconds of a student's work, which is what a killed run loses of each process."""

@@ -9,10 +9,11 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from service.offline.bulk.lines import SPLITS, open_lines
+from service.offline.bulk.line_files import open_lines
 from service.offline.bulk.parts import PARQUET, need_parquet
 from service.offline.bulk.plan import InputFile, Plan, Request, Span, spans_of
 from service.offline.errors import InputError
+from service.offline.lines import SPLITS
 from service.offline.reading import kind_of
 
 KINDS = (*SPLITS, PARQUET)
