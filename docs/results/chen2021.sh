@@ -19,7 +19,7 @@ encoders() { # each objective from random weights, from a random extract (ETD-Ra
         --out "$RUNS/etd/$objective-$beginning" --work "$RUNS" --set "name=$objective-$beginning" --set "student=$SHAPE" \
         --set "teacher.model=$TEACHER" --set "comparing.by=$objective" --set "extraction.by=$beginning" --set "$texts" \
         --set "texts.0.source=$DATA/wiki_en/paragraphs.tsv.gz" --set "texts.1.source=$DATA/imdb/unsup.tsv.gz" \
-        --set training.evaluations_per_epoch=40 --set training.patience=99
+        --set judging=500 --set training.evaluations_per_epoch=40 --set training.patience=99
     done
   done
 }
