@@ -13,4 +13,4 @@ cmake --build "$build" --parallel 2
 export LD_PRELOAD ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so)"
 PYTHONPATH="$PWD/$build" "$python" -m pytest -q -p no:cacheprovider -n 0 \
-  tests/test_native_numerics.py tests/test_native_invariance.py tests/test_native_refusals.py "$@"
+  tests/native/test_native_numerics.py tests/native/test_native_invariance.py tests/native/test_native_refusals.py "$@"

@@ -13,13 +13,13 @@ from hypothesis import settings
 
 from service.bundle.manifest import Role
 from service.bundle.runtime import OpenBundle, open_bundle
-from tests import toy
+from tests.toys import toy
 
 if TYPE_CHECKING:  # the workshop brings torch, which the service's tests do without
-    from tests.browsing import Page
-    from tests.pairing import Beside
     from tests.running import Running
-    from tests.workshop import Distilled, Shop
+    from tests.service.web.browsing import Page
+    from tests.toys.pairing import Beside
+    from tests.toys.workshop import Distilled, Shop
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("understudy", derandomize=True, deadline=None)
@@ -85,7 +85,7 @@ def toy_bundle(toy_student: Path) -> OpenBundle:
 @pytest.fixture(scope="session")
 def thirteen_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Parquet file of so many. Read only."""
-    from tests.bulking import thirteen  # which brings pyarrow, an extra
+    from tests.service.offline.bulking import thirteen  # which brings pyarrow, an extra
 
     return thirteen(tmp_path_factory.mktemp("thirteen"))
 
@@ -107,7 +107,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cascading(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a calibrated student `toy`, its teacher, and two that cannot be in a cascade. Read only."""
-    from tests.cascading import publish_all
+    from tests.toys.cascading import publish_all
 
     return publish_all(tmp_path_factory.mktemp("cascading"))
 
@@ -115,7 +115,7 @@ def cascading(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def beside(cascading: Path) -> Beside:
     """That student and its teacher, to ask them in this process."""
-    from tests.pairing import Beside
+    from tests.toys.pairing import Beside
 
     return Beside(cascading / "toy" / "1", cascading / "toy-teacher" / "1")
 
@@ -123,7 +123,7 @@ def beside(cascading: Path) -> Beside:
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a student that has a profile, and its teacher with the labels in another order. Read only."""
-    from tests.watching import publish_watched
+    from tests.toys.watching import publish_watched
 
     return publish_watched(tmp_path_factory.mktemp("watched") / "models")
 
@@ -131,15 +131,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def taggers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tagger `ner` that has a profile, its teacher, and a pair of classifiers. Read only."""
-    from tests.tagging import publish_taggers
+    from tests.toys.tagging import publish_taggers
 
     return publish_taggers(tmp_path_factory.mktemp("taggers"))
 
 
 @pytest.fixture(scope="session")
 def page() -> Iterator[Page]:
-    """A browser, for tests that are marked as `tests.browsing.NEEDED`."""
-    from tests.browsing import browsing
+    """A browser, for tests that are marked as `tests.service.web.browsing.NEEDED`."""
+    from tests.service.web.browsing import browsing
 
     with browsing() as opened:
         yield opened
@@ -148,7 +148,7 @@ def page() -> Iterator[Page]:
 @pytest.fixture
 def opened(page: Page, server: Running) -> Iterator[Page]:
     """The playground of the `server` that the test's own file has."""
-    from tests.browsing import visiting
+    from tests.service.web.browsing import visiting
 
     with visiting(page, server.url) as visited:
         yield visited
@@ -163,7 +163,7 @@ def student(toy_student: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """Data and an encoder. Read only."""
-    from tests import workshop
+    from tests.toys import workshop
 
     return workshop.open_shop(tmp_path_factory.mktemp("shop"))
 
@@ -180,7 +180,7 @@ def taught(shop: Shop) -> Path:
 def distilled(shop: Shop, taught: Path) -> Distilled:
     """A student, distilled from that teacher and published. Read only."""
     from export.pipeline import Places, distill
-    from tests.workshop import Distilled
+    from tests.toys.workshop import Distilled
 
     recipe, places = shop.distill_recipe(taught), Places(shop.folder / "runs", shop.folder / "models")
     return Distilled(recipe, places, distill(recipe, places, "a test"))

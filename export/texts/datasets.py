@@ -124,7 +124,7 @@ def read_pairs(source: str, columns: Sequence[str]) -> Iterator[Text]:
 
 
 def held_out(source: str, names: Names, columns: Columns) -> tuple[Example, ...]:
-    """The only door to a test split; `export.measuring.evaluation` alone may open it (tests/test_architecture.py)."""
+    """The only door to a test split; `export.measuring.evaluation` alone may open it (tests/rules)."""
     return read_labelled(source, names, columns)
 
 

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.bundle.manifest import OUTPUT, TOKENIZER_FILE
 from service.bundle.seal import MANIFEST_FILE
 from tests.prove.editions import GRAPH_FILE
-from tests.spoiling import edit, replace
+from tests.service.bundle.spoiling import edit, replace
 
 FILES = (MANIFEST_FILE, TOKENIZER_FILE, GRAPH_FILE)
 

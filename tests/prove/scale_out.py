@@ -21,7 +21,7 @@ from service.batching.jobs import Limits, QueueFull
 from service.bench.flags import numbers, whole
 from service.bench.texts import SENTENCES
 from tests.prove.bounds import Bound, conclude, run
-from tests.simulation import VirtualLoop
+from tests.service.batching.simulation import VirtualLoop
 
 CALLERS = 64
 """A replica, of the closed loop that finds what they answer at most."""

@@ -24,10 +24,10 @@ from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
-from tests import toy
-from tests.access import ADMIN, KEY
 from tests.prove.bounds import Bound, conclude, run
 from tests.running import PATIENCE_S, serving
+from tests.service.api.access import ADMIN, KEY
+from tests.toys import toy
 
 AnyCase = Case[Any]
 AnyOperation = APIOperation[Any, Any, Any, Any]

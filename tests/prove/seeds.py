@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from tests.wire_cases import CASES
+from tests.service.wire.wire_cases import CASES
 
 
 def _bodies(*bodies: object) -> list[bytes]:

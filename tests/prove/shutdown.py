@@ -1,7 +1,7 @@
 """`python -m tests.prove.shutdown`: told to stop at any moment, the service ends in time and answers whoever asked.
 
-Each state of `tests.states` is stopped many times, at random moments and with either signal. Then two workers are
-replaced over and over under half of their peak, on kept connections and on new ones: nobody may fail. The exit code
+Each state of `tests.service.states` is stopped many times, at random moments and with either signal. Then two workers
+are replaced over and over under half of their peak, on kept connections and on new ones: nobody may fail. The exit code
 is 1 if a promise is broken.
 """
 
@@ -29,10 +29,10 @@ from service.bench.texts import SENTENCES
 from service.bench.wire import Caller, Dialect
 from service.bench.worker import quick_loop
 from service.bundle.manifest import Role
-from tests import toy
-from tests.endings import DRAIN_S, SPARE_S, STOPPING, Ending, State, stopped, workers_of
 from tests.prove.bounds import Bound, conclude, run
-from tests.states import STATES
+from tests.service.endings import DRAIN_S, SPARE_S, STOPPING, Ending, State, stopped, workers_of
+from tests.service.states import STATES
+from tests.toys import toy
 
 WORKERS = 2
 CONNECTIONS = 16

@@ -1,6 +1,6 @@
 """`python -m tests.prove.simulation --seeds 10000 [--first 0]`: the batcher's simulation over many seeds, as JSON.
 
-Exit code 1 with the seed if an invariant is broken; keep that seed in tests/test_simulation.py.
+Exit code 1 with the seed if an invariant is broken; keep that seed in tests/service/batching/test_simulation.py.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from time import perf_counter
 
-from tests.simulation import Violation, simulate
+from tests.service.batching.simulation import Violation, simulate
 
 
 def main() -> int:

@@ -32,8 +32,8 @@ from service.settings import SettingProblem, Settings
 from service.wire.connection import limits_of
 from service.wire.heads import Head, Refusal
 from service.wire.reader import Reader
-from tests import toy
 from tests.prove.seeds import BODIES, KEY_FILES, REQUESTS, WORDS, graphs
+from tests.toys import toy
 
 Done = TypeVar("Done")
 

@@ -21,7 +21,7 @@ import typer
 from tokenizers import Tokenizer
 
 from service.bundle.wordpiece import PlainWords, plain_words
-from tests import toy_tokenizers
+from tests.toys import toy_tokenizers
 
 BLOCK = 5_000
 """So many texts in turn for one tokenizer and one limit, at most."""

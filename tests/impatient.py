@@ -1,8 +1,0 @@
-"""`python -m tests.impatient serve …`: the real service, except that its parent waits only shortly for its workers."""
-
-from service.__main__ import main
-from service.processes import relay
-
-if __name__ == "__main__":
-    relay.REACH_S = 0.5
-    main()
