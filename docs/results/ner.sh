@@ -57,33 +57,40 @@ ablation() {
 
 # Joint training: every data set that has a train split, one set of labels; what has others (OTH, DATE) is read as O.
 # ROWS sentences lend their tags, the others are unlabelled text.
-listed() { # a TOML array of all train splits
+shopt -s extglob nullglob
+languages='*' # joint_ablation takes some
+
+splits() { # the train splits of these languages
+  printf '%s\n' "$DATA"/{wikiann,uner,masakhaner2}/$languages.train.conll.gz
+}
+
+listed() { # the same as a TOML array
   local file found=()
-  for file in "$DATA"/{wikiann,uner,masakhaner2}/*.train.conll.gz; do found+=("\"$file\""); done
+  for file in $(splits); do found+=("\"$file\""); done
   (IFS=,; echo "[${found[*]}]")
 }
 
 joint_dev() { # 300 sentences of each dev split: what selects
   mkdir -p "$RUNS"
-  for file in "$DATA"/{wikiann,uner,masakhaner2}/*.train.conll.gz; do
+  for file in $(splits); do
     zcat "${file/.train./.dev.}" | awk -v RS= -v ORS='\n\n' 'NR <= 300'
-  done > "$RUNS/joint-dev.conll"
+  done > "$RUNS/$dev"
 }
 
-joint=(--set data.text=text --set data.label=label --set data.relabel.DATE=O --set data.relabel.OTH=O)
-joint+=(--set data.repair=true --set "data.rows=$ROWS")
+dev=joint-dev.conll
+joint=(--set data.text=text --set data.label=label --set data.relabel.DATE=O --set data.relabel.OTH=O --set data.repair=true)
 
 joint_teach() {
   joint_dev
   "$PYTHON" -m export teach export/recipes/wikiann-teacher.toml --out "$RUNS/joint-minilm" --set name=joint-minilm \
-    --set "teacher.model=$TEACHER" --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" \
-    --set training.learning_rate=2e-4
+    --set "teacher.model=$TEACHER" --set "data.train=$(listed)" --set "data.dev=$RUNS/$dev" "${joint[@]}" \
+    --set "data.rows=$ROWS" --set training.learning_rate=2e-4
 }
 
 joint_student() { # the bundle's name, and what differs from the recipe
   "$PYTHON" -m export distill export/recipes/mukherjee2020-wikiann.toml --models "$RUNS/joint" --work "$RUNS" \
     --set "name=$1" --set "teacher.model=$RUNS/joint-minilm" --set teacher.hidden.layer=4 --set student.dense=384 \
-    --set "data.train=$(listed)" --set "data.dev=$RUNS/joint-dev.conll" "${joint[@]}" --set student.embedding=128 \
+    --set "data.train=$(listed)" --set "data.dev=$RUNS/$dev" "${joint[@]}" --set "data.rows=$ROWS" --set student.embedding=128 \
     --set "student.hidden=$HIDDEN" --set training.batch_size=128 --set training.epochs=6 --set training.patience=3 "${@:2}"
 }
 
@@ -93,11 +100,14 @@ joint_distill() { # in stages, all layers at once (D4.1 of the paper)
   joint_student joint-bilstm --set "stages=[{representation=1.0, $once}, {logits=1.0}, {labels=1.0, $once}]"
 }
 
-joint_ablation() { # as in the paper: labels alone (D0-S), with logits (D1), with hidden states (D2), unfrozen one by one (D4.2)
-  joint_student joint-d0 --set 'stages=[{labels=1.0, epochs=20}]'
-  joint_student joint-d1 --set 'stages=[{logits=1.0, labels=1.0}]'
-  joint_student joint-d2 --set 'stages=[{representation=1.0, logits=1.0, labels=1.0}]'
-  joint_student joint-d42 --set "stages=[{representation=1.0, $once}, {logits=1.0, unfreeze=true, $once}, {labels=1.0, unfreeze=true, $once}]"
+joint_ablation() { # as in the paper; of six languages, with the labels of a quarter of their sentences and the teacher of all
+  languages='@(hau|ibo|kin|lug|swa|yor)' ROWS=10000 dev=six-dev.conll
+  joint_dev
+  joint_student six-d0 --set 'stages=[{labels=1.0, epochs=20}]'                                 # labels alone (D0-S)
+  joint_student six-d1 --set 'stages=[{logits=1.0, labels=1.0}]'                                # with logits
+  joint_student six-d2 --set 'stages=[{representation=1.0, logits=1.0, labels=1.0}]'            # with hidden states, all at once
+  joint_student six-d41 --set "stages=[{representation=1.0, $once}, {logits=1.0}, {labels=1.0, $once}]" # one after the other
+  joint_student six-d42 --set "stages=[{representation=1.0, $once}, {logits=1.0, unfreeze=true, $once}, {labels=1.0, unfreeze=true, $once}]" # and unfrozen one by one
   "$PYTHON" -m export results "$RUNS/joint"
 }
 
