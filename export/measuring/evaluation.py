@@ -117,10 +117,12 @@ def evaluate_each(
     for source in sources:
         examples = held_out(source, names_of(manifest), columns)
         targets = targets_of(examples, manifest.task, len(manifest.labels))
-        beside = _answers(other, examples) if other else None
-        found = report(manifest.task, _answers(opened, examples), targets, beside, manifest.labels)
+        answered = _answer(opened, examples)
+        beside = _answer(other, examples).asked(manifest.labels) if other else None
+        found = report(manifest.task, answered.asked(manifest.labels), targets, beside, manifest.labels)
         if manifest.task is Task.TAGGING:
-            found = replace(found, metrics=found.metrics | {BY_CHARACTERS: f1_by_characters(opened, examples)})
+            by_characters = answered.f1_by_characters([Tag.of(label) for label in manifest.labels])
+            found = replace(found, metrics=found.metrics | {BY_CHARACTERS: by_characters})
         yield found
 
 
@@ -144,24 +146,34 @@ def likeness(vectors: Logits) -> Logits:
     return np.asarray((first * second).sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def _answers(bundle: OpenBundle, examples: Sequence[Example]) -> Logits:
-    """(N, L), or of words (W, L)."""
-    rows = bundle.encoder.encode([example.text for example in examples])
-    return asked(run_by_length(bundle.run, rows), rows, marks_of(examples), bundle.manifest.labels)
+@dataclass(frozen=True)
+class _Answers:
+    """What a model says of some examples: (N, L), or of a tagger's tokens (R, L)."""
+
+    examples: Sequence[Example]
+    rows: Sequence[Row]
+    logits: Logits
+
+    def asked(self, labels: Sequence[str]) -> Logits:
+        """(N, L), or of words (W, L)."""
+        return asked(self.logits, self.rows, marks_of(self.examples), labels)
+
+    def f1_by_characters(self, tags: Sequence[Tag]) -> float:
+        """Of entities as they are served, by label, first and last character: a server does not know the data's
+        words."""
+        own = np.split(self.logits, np.cumsum([len(row) for row in self.rows])[:-1])
+        wanted = found = right = 0
+        for row, logits, words in zip(self.rows, own, words_of(self.examples) or (), strict=True):
+            assert isinstance(row, Spanned)  # a tagger's encoder makes no others
+            theirs = set(places_of(words, tags))
+            ours = {entity.place for entity in entities(row, softmax(logits), tags)}
+            wanted, found, right = wanted + len(theirs), found + len(ours), right + len(theirs & ours)
+        return Found(wanted, found, right).f1
 
 
-def f1_by_characters(bundle: OpenBundle, examples: Sequence[Example]) -> float:
-    """Of entities as they are served, by label, first and last character: a server does not know the data's words."""
-    tags = [Tag.of(label) for label in bundle.manifest.labels]
+def _answer(bundle: OpenBundle, examples: Sequence[Example]) -> _Answers:
     rows = bundle.encoder.encode([example.text for example in examples])
-    own = np.split(run_by_length(bundle.run, rows), np.cumsum([len(row) for row in rows])[:-1])
-    wanted = found = right = 0
-    for row, logits, words in zip(rows, own, words_of(examples) or (), strict=True):
-        assert isinstance(row, Spanned)  # a tagger's encoder makes no others
-        theirs = set(places_of(words, tags))
-        ours = {entity.place for entity in entities(row, softmax(logits), tags)}
-        wanted, found, right = wanted + len(theirs), found + len(ours), right + len(theirs & ours)
-    return Found(wanted, found, right).f1
+    return _Answers(examples, rows, run_by_length(bundle.run, rows))
 
 
 def names_of(manifest: Manifest) -> Names:
