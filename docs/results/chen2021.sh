@@ -9,7 +9,7 @@ DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON
 RUNS=${RUNS:-runs} SHAPE=${SHAPE:-3x192x6x768} WHAT=$1
 SEEDS=("${@:2}")
 [ ${#SEEDS[@]} -gt 0 ] || SEEDS=(1 2 3)
-OBJECTIVES=(minilm tinybert) BEGINNINGS=(nothing chance importance) TASKS=(sst2 sick stsb emotion)
+OBJECTIVES=(${OBJECTIVES:-minilm tinybert}) BEGINNINGS=(nothing chance importance) TASKS=(sst2 sick stsb emotion)
 
 encoders() { # each objective from random weights, from a random extract (ETD-Rand) and from an important one (ETD-Impt)
   local texts='texts=[{source="", sentences=true, min_words=5, max_words=64, documents=12000}, {source="", sentences=true, min_words=5, max_words=64, documents=2500}]'
