@@ -7,7 +7,7 @@ Exit codes: 0 done, 1 failed, 2 unusable input, 3 bad bundle, 4 what was measure
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from export.options import (
     RayAddress,
     Recipe,
     Relabel,
+    Rename,
     Repair,
     SecondColumn,
     TextColumn,
@@ -33,7 +34,7 @@ from export.options import (
     command_line,
     relabelled,
 )
-from export.progress import console
+from export.progress import console, print_done, print_table
 from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision, Role, Task
 from service.release import ShowRelease
@@ -62,6 +63,7 @@ def init(
     pair: PairColumn = None,
     label: Annotated[str | None, typer.Option(help="the column of the label")] = None,
     task: Annotated[Task | None, typer.Option(help="unset: guessed from the labels")] = None,
+    rename: Rename = [],  # noqa: B006
     into: Annotated[Path, typer.Option(help="the folder of the recipes")] = Path(),
 ) -> None:
     """Look at one's own data and write two commented recipes for it: of a teacher, and of its student."""
@@ -70,14 +72,20 @@ def init(
 
     if teacher and fine_tuned:
         raise OptionError("--teacher and --fine-tuned: name one, an encoder to fine-tune or one that knows the task")
-    seen = survey(data, Chosen(text, pair, label, task))
-    wishes = Wishes(name, fine_tuned or teacher or TEACHER, fine_tuned is not None, dev, tuple(unlabelled))
+    if rename and not fine_tuned:
+        raise OptionError("--rename: says what a --fine-tuned teacher calls the labels; name one")
+    seen, others = survey(data, Chosen(text, pair, label, task), dev), relabelled(rename, "--rename")
+    if fine_tuned:
+        from export.teachers.labels import as_known
+
+        seen = as_known(seen, fine_tuned, others)
+    wishes = Wishes(name, fine_tuned or teacher or TEACHER, fine_tuned is not None, dev, tuple(unlabelled), others)
     started = start(seen, wishes, into)
-    _table(data, seen.table(), "found")
+    print_table(data, seen.table(), "found")
     for warning in started.warnings:
         console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     for file in started.files:
-        _done("written", file)
+        print_done("written", file)
     for command in started.commands:
         console.print(f"next: {command}", markup=False, highlight=False, soft_wrap=True)
 
@@ -102,11 +110,11 @@ def pretrain(
             raise OptionError("--engine ray: chen2021 asks its teacher at each step; only wu2020's is asked beforehand")
         from export.pretraining import pretrain
 
-        _done("encoder", pretrain(wanted, out, work))
+        print_done("encoder", pretrain(wanted, out, work))
     else:
         from export.approximation import approximate
 
-        _done("encoder", approximate(wanted, out, work, cluster))
+        print_done("encoder", approximate(wanted, out, work, cluster))
 
 
 @app.command()
@@ -116,8 +124,9 @@ def saving(
     plot: Annotated[Path | None, typer.Option(help="an SVG of the curves; needs the extra `report`")] = None,
 ) -> None:
     """Print how much computing extraction saved (chen2021), and draw loss against computing."""
-    from export.saving import draw, read_run, table
+    from export.saving import check_alike, draw, read_run, table
 
+    check_alike(beside, runs)
     first, others = read_run(beside), [read_run(folder) for folder in runs]
     for line in table(others, first):
         typer.echo(line)
@@ -133,7 +142,7 @@ def teach(recipe: Recipe, out: Annotated[Path, typer.Option()], overrides: Overr
     wanted = read_recipe(TeachRecipe, recipe, overrides)  # before torch is loaded: a slip is answered at once
     from export.learning.fine_tuning import fine_tune
 
-    _done("teacher", fine_tune(wanted, out))
+    print_done("teacher", fine_tune(wanted, out))
 
 
 @app.command()
@@ -156,7 +165,7 @@ def distill(
     from export.pipeline import Places, distill
 
     folder = distill(wanted, Places(work, models), command_line(), cluster)
-    _done("student", folder)
+    print_done("student", folder)
 
 
 @app.command()
@@ -165,11 +174,12 @@ def adopt(
     name: Annotated[str, typer.Option(help="the bundle's name")],
     dev: Annotated[list[str], typer.Option(help="labelled data to measure it on; repeatable")],
     version: Annotated[int, typer.Option(help="the bundle's version")] = 1,
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
+    text: Annotated[str | None, typer.Option(help="its column; unset, like others: as `teach` had it, or text")] = None,
+    label: Annotated[str | None, typer.Option(help="the column of the label")] = None,
     pair: PairColumn = None,
     relabel: Relabel = [],  # noqa: B006
     repair: Repair = False,
+    rename: Rename = [],  # noqa: B006
     pooling: Annotated[
         Pooled | None, typer.Option(help="of an encoder without a head: publish the vectors of texts that it makes")
     ] = None,
@@ -181,19 +191,19 @@ def adopt(
     from export.publishing.publish import Called
     from export.texts.datasets import Columns
 
-    called = Called(name, version, role)
+    called = Called(name, version, role, relabelled(rename, "--rename"))
     if pooling is not None or is_encoder(model):
         from export.publishing.vectors import adopt_vectors
 
-        sources = dev[0] if len(dev) == 1 else tuple(dev)
-        likeness = Columns(text, label, pair)
-        folder = adopt_vectors(model, called, sources, likeness, pooling or Pooled.MEAN, models, command_line())
-        return _done("encoder", folder)
-    from export.pipeline import adopt
+        likeness = Columns(text or "text", label or "label", pair)
+        folder = adopt_vectors(model, called, tuple(dev), likeness, pooling or Pooled.MEAN, models, command_line())
+        return print_done("encoder", folder)
+    from export.learning.fine_tuning import taught_columns
+    from export.pipeline import Judged, adopt
 
-    columns = Columns(text, label, pair, relabelled(relabel), repair)
-    folder = adopt(model, called, dev[0] if len(dev) == 1 else tuple(dev), columns, models, command_line())
-    _done(role, folder)
+    columns = taught_columns(model, text=text, label=label, pair=pair, relabel=relabelled(relabel), repair=repair)
+    folder = adopt(model, called, Judged(tuple(dev), columns, label is not None), models, command_line())
+    print_done(role, folder)
 
 
 @app.command()
@@ -208,7 +218,7 @@ def shape(
     """Publish a BERT of this shape with random weights, for `python -m service bench pair --shape`."""
     from export.publishing.shape import shape_bundle
 
-    _done("random classifier", shape_bundle(shape, like, version, models, command_line()))
+    print_done("random classifier", shape_bundle(shape, like, version, models, command_line()))
 
 
 @app.command()
@@ -231,7 +241,7 @@ def evaluate(
     found = list(evaluate_each(bundle, precision, data, columns, teacher))
     if len(found) == 1:
         values = {name: f"{value:.4f}" for name, value in found[0].values().items()}
-        _table(f"{bundle} ({precision}), {found[0].rows} rows of {data[0]}", values)
+        print_table(f"{bundle} ({precision}), {found[0].rows} rows of {data[0]}", values)
     else:
         for line in side_by_side(data, found):
             typer.echo(line)
@@ -260,7 +270,7 @@ def calibrate(
     promise, place = Promise(target, confidence), check_target(bundle, Into.SAME if replace else into)
     traffic = None if profile is None else Source(profile, text, pair)
     found = measure(bundle, teacher, Source(texts, text, pair), promise, traffic)
-    _done("calibrated", reissue(bundle, found, place))
+    print_done("calibrated", reissue(bundle, found, place))
 
 
 @app.command()
@@ -281,8 +291,8 @@ def promote(
 
     rule, target = Rule(level, min_gain), check_place_for(bundle, against)
     found = compare(bundle, against, teacher, Source(texts, text, pair), precision)
-    _table(f"{bundle} against {against}, {found.rows} rows of {texts}", found.table())
-    _done("promoted", promote(bundle, target, found, rule))
+    print_table(f"{bundle} against {against}, {found.rows} rows of {texts}", found.table())
+    print_done("promoted", promote(bundle, target, found, rule))
 
 
 @app.command()
@@ -306,7 +316,7 @@ def cascade(
     calibration = calibration_of(read_manifest(bundle), precision)
     answered = answer_both(bundle, precision, teacher, data, Columns(text, label, pair), labelled=not unlabelled)
     title = f"{bundle} ({precision}) beside {teacher}, {len(answered.student)} rows of {data}"
-    _table(title, summary(answered, calibration))
+    print_table(title, summary(answered, calibration))
     if plot:
         draw(answered, calibration, title, plot)
 
@@ -351,20 +361,6 @@ def results(models: Annotated[Path, typer.Argument(help="a repository of bundles
 
     for line in results_table([read_manifest(found.folder) for found in find_bundles(models)]):
         typer.echo(line)
-
-
-def _table(title: str, values: Mapping[str, str], what: str = "metric") -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(what, "value", title=Text(title))  # in a str, rich reads a path's [] as markup
-    for name, value in values.items():
-        table.add_row(name, value)
-    console.__class__().print(table)
-
-
-def _done(what: str, place: Path) -> None:
-    console.print(f"{what}: {place}", markup=False, highlight=False, soft_wrap=True)  # a path stays on one line
 
 
 def main(run: Callable[[], None] = app) -> None:

@@ -91,6 +91,7 @@ class Data(Section):
             train, dev = splits.hold_out(train, self.dev_share, self.seed)
         else:
             dev = self._examples(self.dev)
+        train = splits.besides(train, dev)
         rest: splits.Examples = ()
         if self.per_label is not None:
             train, rest = splits.few_of_each_label(train, self.per_label, self.seed)

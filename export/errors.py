@@ -8,10 +8,18 @@ ExportError            the command stops with exit code 2
 └── Unmet              everything could be used, and what was measured is not enough: exit code 4, and nothing changed
 """
 
+from collections.abc import Sequence
+
 
 def first_line(error: Exception) -> str:
     """What a library says, shortened to a line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def few(names: Sequence[str], most: int = 12) -> str:
+    """Their list, for a message: of very many only the first."""
+    listed = ", ".join(names[:most])
+    return listed if len(names) <= most else f"{listed}, … ({len(names)} in all)"
 
 
 class ExportError(Exception):

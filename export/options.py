@@ -23,6 +23,9 @@ SecondColumn = Annotated[
 ]
 PairColumn = Annotated[str | None, typer.Option("--pair", help="the column of the second text, where rows are pairs")]
 Relabel = Annotated[list[str], typer.Option(help="tags: NAME=OTHER reads entities so, NAME=O as none; repeatable")]
+Rename = Annotated[
+    list[str], typer.Option(help="NAME=OTHER: what the teacher calls a label is called otherwise here; repeatable")
+]
 Repair = Annotated[bool, typer.Option("--repair", help="tags: an I- that goes on with nothing is read as a B-")]
 
 
@@ -51,12 +54,13 @@ def cluster_of(engine: Engine, address: str | None) -> Cluster | None:
     return found
 
 
-def relabelled(pairs: list[str]) -> dict[str, str]:
+def relabelled(pairs: list[str], option: str = "--relabel") -> dict[str, str]:
     """NAME=OTHER, each. Raises OptionError."""
     parted = [pair.partition("=") for pair in pairs]
     for name, equals, other in parted:
         if not (name and equals and other):
-            raise OptionError(f"--relabel {name}{equals}{other}: write NAME=OTHER, or NAME=O for none")
+            more = ", or NAME=O for none" if option == "--relabel" else ""
+            raise OptionError(f"{option} {name}{equals}{other}: write NAME=OTHER{more}")
     return {name: other for name, _, other in parted}
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from export.beginnings.encoders import check_no_student
 from export.beginnings.initial import untrained
 from export.beginnings.vocabulary import Vocabulary
 from export.data import Data, Sources, listed, read_all
@@ -23,7 +24,7 @@ from export.learning.training import Judge, fit
 from export.measuring.evaluation import asked, report
 from export.methods import METHODS
 from export.networks.device import processes
-from export.objectives.signals import Output, hidden_parts
+from export.objectives.signals import Output, Signals, hidden_parts
 from export.progress import console
 from export.publishing.publish import Called, Reads, Reference, Trained, encoder_of, free_place, publish, versions
 from export.publishing.ready_graph import ReadyGraph, graph_file, read_ready_graph
@@ -31,12 +32,13 @@ from export.recipe import DistillRecipe, as_toml, fingerprint
 from export.sections import HiddenStates, Student
 from export.tasks.metrics import Logits, Targets, selecting
 from export.tasks.targets import Marks, marks_of, targets_of
-from export.teachers.hugging_face import Teacher, weights_digest
+from export.teachers.hugging_face import PlainTeacher, Teacher, weights_digest
+from export.teachers.labels import check_labels, knows_no_task, renamed
 from export.teachers.opened import AnyTeacher, open_teacher
 from export.texts.datasets import Columns, Dataset, Names, read_pairs
 from export.texts.records import read_records
 from export.transfer.labelling import Elsewhere, label
-from export.transfer.transfer_set import Tokens, TransferSet, collect, encode, tokens_of
+from export.transfer.transfer_set import Tokens, TransferSet, TransferTexts, collect, encode, tokens_of
 from service.bundle.encoder import Encoder, Row, Text
 from service.bundle.manifest import Lineage, Network, Precision, Role, Task
 from service.cluster import Cluster
@@ -61,12 +63,11 @@ def distill(recipe: DistillRecipe, places: Places, command: str, cluster: Cluste
     place = free_place(places.models, recipe.name, recipe.version)
     data = recipe.data.read()
     teacher = load_teacher(recipe)
-    hidden = hidden_to_learn(recipe, teacher)
+    hidden_to_learn(recipe, teacher)  # or it is said at once why not
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
-    opener = partial(open_teacher, recipe.teacher.anywhere, recipe.data.form.texts)
-    elsewhere = None if cluster is None else Elsewhere(cluster, opener)
-    signals = label(teacher, texts.groups, hidden, places.work / "logits", elsewhere)
+    # Before the teacher is asked, which takes long: what a student can't begin with is said at once.
     student, vocabulary = untrained(recipe.student, recipe.data, teacher, texts.strings, recipe.seed)
+    signals = _asked(recipe, teacher, texts, places.work / "logits", cluster)
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
@@ -77,36 +78,57 @@ def distill(recipe: DistillRecipe, places: Places, command: str, cluster: Cluste
     return _publish_student(recipe, places, command, student, vocabulary, teacher, dev)
 
 
-def adopt(folder: str, called: Called, dev: Sources, columns: Columns, models: Path, command: str) -> Path:
-    """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a bundle, measured on `dev`.
+class Judged(NamedTuple):
+    """Rows on which an adopted model is measured."""
 
-    Of rows without the column of labels only the graph is measured. Returns the bundle's folder.
+    dev: Sources
+    columns: Columns
+    labelled: bool = False  # they must have the column of labels; else, without it, the graph alone is measured
+
+
+def _asked(
+    recipe: DistillRecipe, teacher: AnyTeacher, texts: TransferTexts, cache: Path, cluster: Cluster | None
+) -> Signals:
+    """What the teacher says of all texts; nothing, where nothing of it is learnt."""
+    if recipe.learns_labels_alone:
+        return Signals(np.zeros((len(texts.labels), len(recipe.data.labels)), dtype=np.float32))
+    opener = partial(open_teacher, recipe.teacher.anywhere, recipe.data.form.texts)
+    elsewhere = None if cluster is None else Elsewhere(cluster, opener)
+    return label(teacher, texts.groups, hidden_to_learn(recipe, teacher), cache, elsewhere)
+
+
+def adopt(folder: str, called: Called, judged: Judged, models: Path, command: str) -> Path:
+    """Publish a Hugging Face classifier, or an ONNX graph of one as it is, as a bundle, measured on `judged`.
+
+    Returns the bundle's folder.
     """
     free_place(models, called.name, called.version)
     file = graph_file(folder)
     if file is None:
         teacher = Teacher.load(folder)
-        rows = _rows_of(dev, Names(teacher.labels, teacher.task), columns)
+        labels = renamed(folder, teacher.labels, called.rename)
+        rows = _rows_of(judged, Names(labels, teacher.task))
         torch_logits = teacher.exact_logits(rows.texts)
         ready = _ready_graph(teacher)
     else:
         ready, torch_logits = read_ready_graph(file, folder), None
-        rows = _rows_of(dev, Names(ready.labels, ready.task), columns)
+        labels = renamed(folder, ready.labels, called.rename)
+        rows = _rows_of(judged, Names(labels, ready.task))
     trained = Trained(
         name=called.name,
         version=called.version,
         role=called.role,
         network=Network.TRANSFORMER,
         task=ready.task,
-        labels=ready.labels,
-        texts=1 if columns.pair is None else 2,
+        labels=labels,
+        texts=len(judged.columns.texts),
         tokenizer_json=ready.tokenizer_json,
         max_tokens=ready.max_tokens,
         pad_id=ready.pad_id,
         graphs={Precision.EXACT: ready.graph},
         lineage=Lineage(teacher=None, method="fine-tuning", recipe=teacher_recipe(folder), versions=versions()),
     )
-    reference = Reference(listed(dev), rows.texts, rows.targets, torch_logits, None, marks=rows.marks)
+    reference = Reference(listed(judged.dev), rows.texts, rows.targets, torch_logits, None, marks=rows.marks)
     return publish(trained, reference, models, command)
 
 
@@ -118,17 +140,19 @@ class _Rows(NamedTuple):
     marks: Marks | None
 
 
-def _rows_of(dev: Sources, names: Names, columns: Columns) -> _Rows:
+def _rows_of(judged: Judged, names: Names) -> _Rows:
     """With their labels if the first row has one. Raises DataError, also when there are no rows."""
+    dev, columns, wanted = judged
     sources = (dev,) if isinstance(dev, str) else dev
     first = next(chain.from_iterable(map(read_records, sources)), None)
-    if first is not None and columns.label in first[1]:
+    if first is not None and (wanted or columns.label in first[1]):
         examples = read_all(dev, names, columns)
         targets = targets_of(examples, names.task, len(names.labels))
         return _Rows([example.text for example in examples], targets, marks_of(examples))
     texts = [text for source in sources for text in read_pairs(source, columns.texts)]
     if not texts:
         raise DataError(f"{listed(dev)}: has no rows, so there is nothing to measure")
+    console.log(f"{listed(dev)}: no column {columns.label!r}, so the graph alone is measured; --label names another")
     return _Rows(texts, None, None)
 
 
@@ -145,15 +169,15 @@ def _ready_graph(teacher: Teacher) -> ReadyGraph:
 
 def load_teacher(recipe: DistillRecipe) -> AnyTeacher:
     """Raises ModelError when the teacher has another task, other labels than the recipe or in another order, or can't
-    mask."""
+    mask. Where the labels alone are learnt it may be an encoder that knows no task."""
+    check_no_student(recipe.teacher.model)
+    if recipe.learns_labels_alone and knows_no_task(recipe.teacher.model):
+        return PlainTeacher.load(recipe.teacher.model, recipe.teacher.max_tokens)
     teacher = open_teacher(recipe.teacher, recipe.data.form.texts)
     if teacher.task is not recipe.data.task:
         raise ModelError(f"teacher {recipe.teacher.model}: does {teacher.task}; data.task says {recipe.data.task}")
-    if teacher.labels != recipe.data.labels:
-        raise ModelError(
-            f"teacher {recipe.teacher.model} knows the labels {', '.join(teacher.labels)}; "
-            f"data.labels says {', '.join(recipe.data.labels)}"
-        )
+    theirs = renamed(recipe.teacher.model, teacher.labels, recipe.teacher.rename)
+    check_labels(recipe.teacher.model, theirs, recipe.data.labels)
     augment = recipe.transfer.augment
     if teacher.tokenizer.mask_token is None and augment.copies and augment.p_mask:
         raise ModelError(f"teacher {recipe.teacher.model}: has no mask token; set transfer.augment.p_mask = 0")
@@ -265,11 +289,15 @@ def _publish_student(
         pad_id=vocabulary.pad_id,
         graphs=graphs_of(student),
         lineage=Lineage(
-            teacher=recipe.teacher.model, method=recipe.method, recipe=as_toml(recipe), versions=versions()
+            teacher=None if teacher.task is Task.EMBEDDING else recipe.teacher.model,
+            method=recipe.method,
+            recipe=as_toml(recipe),
+            versions=versions(),
         ),
     )
-    beside, logits = teacher.exact_logits(dev.texts), torch_logits(student, dev)
-    if dev.marks is not None:
+    beside = None if teacher.task is Task.EMBEDDING else teacher.exact_logits(dev.texts)  # which answers nothing
+    logits = torch_logits(student, dev)
+    if beside is not None and dev.marks is not None:
         beside = asked(beside, teacher.read(dev.texts), dev.marks, dev.labels)
     console.log(f"student on dev: {report(dev.task, dev.asked(logits), dev.targets, beside, dev.labels)}")
     reference = Reference(recipe.data.selects, dev.texts, dev.targets, logits, beside, teacher.made_of, dev.marks)

@@ -7,6 +7,7 @@ teacher is stored: what stands inside it is as large as all its layers, so it ru
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from transformers import (
     set_seed,
 )
 
-from export.errors import ModelError, OptionError, RecipeError
+from export.errors import ModelError, OptionError, RecipeError, few
 from export.learning.training import Stage, evaluations, fit, judge_by
 from export.methods import chen2021
 from export.networks.compute import BACKWARD, bert_flops, gates_flops, map_flops, relation_flops
 from export.networks.device import processes, quick
-from export.networks.extraction import Importance, Places, choose, extract, shape_of, shaped
+from export.networks.extraction import Importance, Places, check_part, choose, extract, shape_of, shaped, uniform_layers
 from export.networks.importance import LOSSES, Batch, importance
 from export.networks.inside import Watched
 from export.networks.pretrained import RECIPE, check_limit, load_network, load_tokenizer
@@ -105,6 +106,7 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     teacher = load_network(AutoModel, recipe.teacher.model).eval()
     check_limit(teacher.config, recipe.teacher.model, recipe.teacher.max_tokens)
     whole, heads = shape_of(teacher), _relation_heads(recipe, shape_of(teacher), shape)
+    _check_fits(recipe, whole, shape)  # before texts are read, which takes long
     learnt, held = _rows(recipe, tokenizer)
     set_seed(recipe.seed)
     student, hidden = _begun(recipe, teacher, tokenizer, shape, learnt)
@@ -129,12 +131,20 @@ def pretrain(recipe: ExtractRecipe, out: Path, work: Path) -> Path:
     return out
 
 
+def _check_fits(recipe: ExtractRecipe, teacher: BertShape, student: BertShape) -> None:
+    if recipe.extraction.by == "nothing":
+        uniform_layers(teacher.layers, student.layers)  # with which its own are compared
+    else:
+        check_part(teacher, student)
+
+
 def _relation_heads(recipe: ExtractRecipe, teacher: BertShape, student: BertShape) -> int:
-    heads = recipe.comparing.heads or teacher.heads
+    heads, common = recipe.comparing.heads or teacher.heads, gcd(teacher.hidden, student.hidden)
+    fitting = [str(number) for number in range(common, 0, -1) if common % number == 0]
     if teacher.hidden % heads or student.hidden % heads:
         raise RecipeError(
             f"comparing.heads: {heads} relation heads do not divide both {teacher.hidden} and {student.hidden} hidden "
-            "dimensions; name a number that does"
+            f"dimensions; one of {few(fitting)} does"
         )
     return heads
 

@@ -1,7 +1,8 @@
-"""One look for every long step: done, rate and remaining time, on standard error."""
+"""One look for every long step: done, rate and remaining time, on standard error; and how what comes of it is told."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 console = Console(stderr=True)
@@ -48,3 +50,16 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[B
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(unit))
     with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as progress:
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+
+
+def print_table(title: str, values: Mapping[str, str], what: str = "metric") -> None:
+    """On standard output."""
+    table = Table(what, "value", title=Text(title))  # in a str, rich reads a path's [] as markup
+    for name, value in values.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def print_done(what: str, place: Path) -> None:
+    """What was made, and where it lies; a path stays on one line."""
+    console.print(f"{what}: {place}", markup=False, highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from export.sections import (
     Comparing,
     Distillation,
     Extraction,
+    FineTunedSource,
     Objective,
     Section,
     Seed,
@@ -38,7 +39,7 @@ from export.sections import (
 from export.texts import captured
 from export.texts.datasets import Columns
 from export.texts.sentences import TextSource, shaped_texts
-from service.bundle.manifest import Name, Network, Task
+from service.bundle.manifest import OF_PIECES, Name, Network, Task
 
 Version = Annotated[int, Field(ge=1, lt=10**18)]
 R = TypeVar("R", bound=Section)
@@ -62,7 +63,7 @@ class DistillRecipe(Section):
     version: Version = 1
     method: Literal["tang2019", "mukherjee2020"] = "tang2019"
     seed: Seed = 0
-    teacher: TeacherSource
+    teacher: FineTunedSource
     data: Data
     transfer: Transfer = Transfer()
     student: AnyStudent
@@ -137,6 +138,16 @@ class DistillRecipe(Section):
                 )
                 raise ValueError(f"transfer.texts.{number}: {wanted}: rows are as data.pair says")
         return self
+
+    @property
+    def learns_labels_alone(self) -> bool:
+        """Does nothing come from the teacher's answers? Then it may be an encoder that knows no task."""
+        if self.data.task in OF_PIECES or self.objective.argmax:
+            return False
+        if self.stages:
+            return not any(plan.representation or plan.logits for plan in self.stages)
+        unlabelled = self.transfer.texts or self.transfer.augment.copies or self.data.per_label or self.data.rows
+        return self.objective.alpha == 1 and not unlabelled
 
     @property
     def learns_states(self) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from export.errors import DataError, ModelError
+from export.networks.pretrained import RECIPE
+from export.recipe import ExtractRecipe, read_pretraining
 
 COST = "cost.json"
 
@@ -49,6 +51,26 @@ class Run:
         return min((point.loss for point in self.curve if point.compute <= compute), default=None)
 
 
+def check_alike(beside: Path, others: Sequence[Path]) -> None:
+    """Raises ModelError where a run differs from the first in more than what it began with, or that one began with
+    something: then its computing says nothing of the beginning."""
+    first = _recipe(beside)
+    if first.extraction.by != "nothing":
+        raise ModelError(f"{beside}: began by {first.extraction.by}; name one first that began with nothing")
+    for folder in others:
+        there = _recipe(folder)
+        for name in sorted(set(ExtractRecipe.model_fields) - {"name", "extraction"}):
+            if getattr(there, name) != getattr(first, name):
+                raise ModelError(f"{folder}: has another {name} than {beside}, so they are not to be compared")
+
+
+def _recipe(folder: Path) -> ExtractRecipe:
+    recipe = read_pretraining(folder / RECIPE)
+    if not isinstance(recipe, ExtractRecipe):
+        raise ModelError(f"{folder}: is of {recipe.method}; costs are counted of chen2021's encoders")
+    return recipe
+
+
 def read_run(folder: Path) -> Run:
     """Of an encoder of `pretrain`. Raises ModelError for a folder without its costs."""
     try:
@@ -69,7 +91,7 @@ def saving(run: Run, beside: Run) -> float | None:
 
 def table(runs: Sequence[Run], beside: Run) -> list[str]:
     """Markdown: a line for each run, the one that began with random weights first."""
-    head = ("encoder", "computing", "held-out loss at the end", "at the first one's computing", "saving")
+    head = ("encoder", "computing", "least held-out loss", "at the first one's computing", "saving")
     lines = [f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
     for run in (beside, *runs):
         then, saved = run.at(beside.compute), saving(run, beside)

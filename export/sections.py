@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from export.networks.pooling import Pooled
 from export.networks.students import Activation, Pooling
 from export.texts.sentences import TextSource
-from service.bundle.manifest import Network
+from service.bundle.manifest import Label, Network
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -48,6 +48,12 @@ class TeacherSource(Section):
         """The same, as one who works in another folder must call it."""
         folder = Path(self.model)
         return self.model_copy(update={"model": str(folder.resolve())}) if folder.exists() else self
+
+
+class FineTunedSource(TeacherSource):
+    """One that knows the task, and what it calls the labels."""
+
+    rename: dict[Label, Label] = Field(default={}, description="what it calls a label -> what data.labels calls it")
 
 
 class Loop(Section):

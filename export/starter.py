@@ -5,7 +5,8 @@ The figures in them are rules of thumb, chosen so that a small file trains long 
 
 import shlex
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
@@ -33,6 +34,7 @@ class Wishes:
     fine_tuned: bool = False  # the teacher knows the task already
     dev: str | None = None
     unlabelled: tuple[str, ...] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)  # what a fine-tuned teacher calls a label -> what data do
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def start(seen: Survey, wishes: Wishes, folder: Path) -> Started:
     ]
     if not wishes.fine_tuned:
         commands.insert(0, f"python -m export teach {teacher} --out {_made(wishes)}")
+        commands.append(f"python -m export adopt {_made(wishes)} --name {wishes.name}-teacher --dev TEST_FILE")
     return Started(tuple(texts), tuple(commands), _warnings(seen, wishes))
 
 
@@ -89,6 +92,11 @@ def _made(wishes: Wishes) -> str:
 def _warnings(seen: Survey, wishes: Wishes) -> tuple[str, ...]:
     rare = [name for name, count in zip(seen.labels, seen.counts, strict=False) if count < FEW]
     warnings = []
+    if seen.quoted:
+        warnings.append(
+            f"{seen.quoted:,} texts stand between quotes and have doubled ones within: a .tsv is read as it stands, so "
+            "write it without quotes, or with commas as .csv"
+        )
     if rare and seen.task is not Task.TAGGING:
         listed = ", ".join(rare[:5]) + (" …" if len(rare) > 5 else "")
         warnings.append(
@@ -135,7 +143,7 @@ seed = 1
 [teacher]
 model = {_text(_made(wishes))} # {"fine-tuned for these labels" if wishes.fine_tuned else "made by the recipe beside"}
 max_tokens = {_tokens(seen)}
-
+{_renamed(wishes)}
 {_data(seen, wishes)}
 {_transfer(seen, wishes)}
 [student]
@@ -157,6 +165,11 @@ weight_decay = 0.0
 average = {0.99 if seen.rows < 20_000 else 0.998}
 patience = 8 # evaluations without a better one
 """
+
+
+def _renamed(wishes: Wishes) -> str:
+    pairs = ", ".join(f"{_text(theirs)} = {_text(ours)}" for theirs, ours in wishes.rename.items())
+    return f"rename = {{ {pairs} }} # what it calls a label, and what the rows do\n" if pairs else ""
 
 
 def _soft(seen: Survey) -> str:

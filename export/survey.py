@@ -4,6 +4,7 @@ It knows rows as files give them. It knows nothing of recipes, models or trainin
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 
 from export.errors import DataError, OptionError
 from export.texts.records import read_records
-from service.bundle.manifest import Task
+from service.bundle.manifest import Task, are_tags
 
 LABELS = (
     "label",
@@ -32,6 +33,8 @@ TEXTS = ("text", "sentence", "sentence1", "question1", "premise", "utterance", "
 PAIRS = ("text2", "text_pair", "sentence2", "question2", "hypothesis")
 """Names that columns bear in well-known data sets, the likeliest first."""
 
+_QUOTED = re.compile(r'"[^"]*(""[^"]*)+"')
+
 MOST_LABELS = 1000
 """More different values than this are no labels."""
 
@@ -48,6 +51,7 @@ class Column:
     parts: Counter[str] = field(default_factory=Counter)  # the same of what stands between commas, once a row
     items: Counter[str] = field(default_factory=Counter)  # of cells that are lists
     words: list[int] = field(default_factory=list)  # of each row with something there
+    quoted: int = 0  # of them such as "a ""b"" c", quotes included
     blanks: list[int] = field(default_factory=list)  # the lines of the other rows
 
     def add(self, line: int, value: object) -> None:
@@ -60,6 +64,7 @@ class Column:
             self.words.append(len(value))
             return
         self.words.append(len(str(value).split()))
+        self.quoted += bool(_QUOTED.fullmatch(str(value)))
         _count(self.values, str(value))
         for part in {part.strip() for part in str(value).split(",")} - {""}:
             _count(self.parts, part)
@@ -102,6 +107,7 @@ class Survey:
     labels: tuple[str, ...]  # in the order of the logits
     counts: tuple[int, ...]  # rows of each label; empty for numbers
     long_words: int  # a text in twenty has more words
+    quoted: int = 0  # texts that look as if whoever wrote a .tsv had quoted them
 
     @property
     def rarest(self) -> int:
@@ -124,9 +130,11 @@ class Survey:
         return bool(self.counts) and max(self.counts) >= 10 * max(self.rarest, 1)
 
 
-def survey(source: str, chosen: Chosen) -> Survey:
-    """Look at every row. Raises DataError for a file without rows or rows without a label, OptionError where a column
-    must be named."""
+def survey(source: str, chosen: Chosen, dev: str | None = None) -> Survey:
+    """Look at every row; of the rows that select only for labels that `source` lacks, which count 0 rows.
+
+    Raises DataError for a file without rows or rows without a label, OptionError where a column must be named.
+    """
     columns = _columns(source)
     if chosen.task is Task.ANSWERING or {"question", "context", "answers"} <= columns.keys():
         raise OptionError(f"{source}: has questions to answer; begin with export/recipes/squad-teacher.toml")
@@ -139,8 +147,12 @@ def survey(source: str, chosen: Chosen) -> Survey:
     task = chosen.task or _task(columns[label], columns[text])
     _check_labelled(columns[label], task, source)
     labels, counts = _labels(columns[label], task, source)
+    if dev is not None:
+        labels, counts = _also(labels, counts, dev, (text, pair, label), task)
     words = [number for name in (text, pair) if name for number in columns[name].words]
-    return Survey(source, rows, text, pair, label, task, labels, counts, int(np.quantile(words or [0], 0.95)))
+    long_words = int(np.quantile(words or [0], 0.95))
+    quoted = sum(columns[name].quoted for name in (text, pair) if name)
+    return Survey(source, rows, text, pair, label, task, labels, counts, long_words, quoted)
 
 
 def _columns(source: str) -> dict[str, Column]:
@@ -157,7 +169,16 @@ def _columns(source: str) -> dict[str, Column]:
 
 
 def _check_labelled(column: Column, task: Task, source: str) -> None:
-    """Where a row has several labels it may have none. Raises DataError."""
+    """Where a row has several labels it may have none. Raises DataError, OptionError for a task that cannot be."""
+    odd = next((value for value in column.values if not _is_number(value)), None)
+    if task is Task.REGRESSION and odd is not None:
+        raise OptionError(f"--task regression: column {column.name!r} of {source} has {odd!r}, which is no number")
+    if task is Task.TAGGING and not (column.lists and are_tags(tuple(_sorted(column.items, task)))):
+        example = next(iter(column.items or column.values), "")
+        raise OptionError(
+            f"{source}: column {column.name!r} has {example!r}; tagging wants a tag for each word, O and names, or O, "
+            "B-names and I-names, from .conll or as lists in .jsonl"
+        )
     if column.blanks and task in (Task.SINGLE_LABEL, Task.REGRESSION):
         rows = len(column.words) + len(column.blanks)
         raise DataError(
@@ -179,6 +200,8 @@ def _named(
     found = next((small[name] for name in known if name in small), None)
     if found is None and known is TEXTS:
         found = max(small.values(), key=lambda name: columns[name].mean_words, default=None)
+    if found is None and len(columns) == 1 and ";" in listed:
+        raise OptionError(f"{source}: has one column, {listed}; a .csv has commas between columns")
     if found is None:
         raise OptionError(f"{source}: which column is it? There is {listed}; say so with {option}")
     return found
@@ -195,9 +218,11 @@ def _task(label: Column, text: Column) -> Task:
     values = label.values
     if all(map(_is_number, values)) and not _are_classes(values):
         return Task.REGRESSION
-    several = any("," in value for value in values)
+    several = [value for value in values if "," in value]
     different = len(values) + bool(label.blanks)  # having none is one more way to have some of them
-    return Task.MULTI_LABEL if several and len(label.parts) < different else Task.SINGLE_LABEL
+    # A name with a comma of its own is no list of others; a list of others is made of what also stands alone.
+    listed = any(part.strip() in values for value in several for part in value.split(","))
+    return Task.MULTI_LABEL if several and (listed or len(label.parts) < different) else Task.SINGLE_LABEL
 
 
 def _are_classes(numbers: Collection[str]) -> bool:
@@ -210,19 +235,44 @@ def _are_classes(numbers: Collection[str]) -> bool:
 def _labels(column: Column, task: Task, source: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if task is Task.REGRESSION:
         return ("score",), ()
-    counts = column.parts if task is Task.MULTI_LABEL else column.values
-    counts = column.items if column.lists else counts
+    counts = _counted(column, task)
     if len(counts) > MOST_LABELS:
         raise OptionError(
             f"{source}: column {column.name!r} has more than {MOST_LABELS} different values; "
             "say which one has the labels with --label, or --task regression if they are numbers"
         )
-    names = sorted(counts, key=_rank)
-    if task is Task.TAGGING:
-        names.sort(key=lambda name: (name != "O", name.partition("-")[2], name))  # O, B-LOC, I-LOC, …
+    names = _sorted(counts, task)
     if len(names) < 2 and task is not Task.MULTI_LABEL:
         raise DataError(f"{source}: column {column.name!r} has one value only, {names[0]!r}; nothing can be learnt")
     return tuple(names), tuple(counts[name] for name in names)
+
+
+def _also(
+    labels: tuple[str, ...], counts: tuple[int, ...], dev: str, named: Sequence[str | None], task: Task
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    columns = _columns(dev)
+    for name in named:
+        if columns and name and name not in columns:
+            raise OptionError(f"--dev: {dev} has no column {name!r}; there is {', '.join(columns)}")
+    if task is Task.REGRESSION or not columns:
+        return labels, counts
+    here = dict(zip(labels, counts, strict=True))
+    names = _sorted({*labels, *_counted(columns[str(named[-1])], task)}, task)
+    return tuple(names), tuple(here.get(name, 0) for name in names)
+
+
+def _counted(column: Column, task: Task) -> Counter[str]:
+    if column.lists:
+        return column.items
+    return column.parts if task is Task.MULTI_LABEL else column.values
+
+
+def _sorted(names: Iterable[str], task: Task) -> list[str]:
+    """As logits are to be ordered; of tags O, B-LOC, I-LOC, …"""
+    found = sorted(names, key=_rank)
+    if task is Task.TAGGING:
+        found.sort(key=lambda name: (name != "O", name.partition("-")[2], name))
+    return found
 
 
 def _rank(name: str) -> tuple[float, str]:

@@ -189,8 +189,8 @@ def distilled(shop: Shop, taught: Path) -> Distilled:
 @pytest.fixture(scope="session")
 def adopted(shop: Shop, taught: Path) -> Path:
     """That teacher as a bundle. Read only."""
-    from export.pipeline import adopt
+    from export.pipeline import Judged, adopt
     from export.publishing.publish import Called
     from export.texts.datasets import Columns
 
-    return adopt(str(taught), Called("toy-bert"), str(shop.dev), Columns(), shop.folder / "models", "a test")
+    return adopt(str(taught), Called("toy-bert"), Judged(str(shop.dev), Columns()), shop.folder / "models", "a test")

@@ -40,6 +40,14 @@ def is_encoder(source: str) -> bool:
     return Path(source, WEIGHTS).is_file()
 
 
+def check_no_student(source: str) -> None:
+    """Raises ModelError where a teacher is to be one of ours."""
+    if is_encoder(source):
+        raise ModelError(
+            f"teacher {source}: is a BiLSTM of `pretrain`; `distill` begins a student with it, as student.begins"
+        )
+
+
 def save_encoder(folder: Path, student: Recurrent, vocabulary: Vocabulary, max_tokens: int) -> None:
     """The weights last: a folder that has them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +69,6 @@ def load_encoder(source: str) -> SavedEncoder:
         tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
         return SavedEncoder(shape, int(told["pad_id"]), int(told["max_tokens"]), tokenizer, load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, ValidationError, SafetensorError) as error:
-        raise ModelError(
-            f"student.begins: {source}: no encoder of `python -m export pretrain` ({type(error).__name__})"
-        ) from error
+        transformer = "is a transformer; write student.architecture = 'transformer'"
+        what = transformer if (folder / "config.json").is_file() else "no whole encoder of `python -m export pretrain`"
+        raise ModelError(f"student.begins: {source}: {what}") from error

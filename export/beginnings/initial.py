@@ -13,12 +13,17 @@ from export.beginnings.encoders import SavedEncoder, load_encoder
 from export.beginnings.vocabulary import Vocabulary, vocabulary_of
 from export.data import Data
 from export.errors import RecipeError
+from export.networks.compute import bert_flops, lstm_flops
+from export.networks.extraction import sizes_of
 from export.networks.pretrained import check_limit, load_network, load_tokenizer
 from export.networks.students import STUDENTS, Form, Recurrent, Shape, Transformer, TransformerReader, count_parameters
 from export.progress import console
 from export.sections import AnyStudent, Student, TransformerStudent
 from export.tasks.learnt import LEARNING
 from service.bundle.manifest import Task
+
+TOLD = 32
+"""Tokens of a text whose cost is told."""
 
 
 class Embedded(Protocol):
@@ -103,8 +108,20 @@ def new_student(
 
 
 def _tell(student: Recurrent | Transformer, words: str) -> None:
+    """Before it learns: what it is, and what it will cost."""
     size = count_parameters(student)
-    console.log(f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {words}")
+    console.log(
+        f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {words}; "
+        f"{_flops(student, TOLD) / 1e6:,.1f} million floating-point operations for a text of {TOLD} tokens"
+    )
+
+
+def _flops(student: Recurrent | Transformer, tokens: int) -> float:
+    """Without the head, which is small beside it."""
+    if isinstance(student, Recurrent):
+        shape = student.shape
+        return lstm_flops(shape.channels * shape.embedding, shape.hidden, tokens)
+    return bert_flops(sizes_of(student.model.config), tokens)
 
 
 def _table(wanted: Student, vocabulary: Vocabulary, teacher: Embedded, rng: np.random.Generator) -> inherit.Table:

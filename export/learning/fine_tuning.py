@@ -8,13 +8,17 @@ import hashlib
 import json
 import math
 import shutil
+import tomllib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -33,7 +37,8 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from export.errors import DataError, RecipeError
+from export.beginnings.encoders import check_no_student
+from export.errors import DataError, OptionError, RecipeError
 from export.learning.averaging import moving_average
 from export.learning.lessons import DEV, Encoded, lesson
 from export.learning.training import diverged, finite
@@ -45,7 +50,7 @@ from export.sections import Adaptation, Loop
 from export.tasks.learnt import LEARNING
 from export.tasks.metrics import METRICS
 from export.teachers.hugging_face import tokenized
-from export.texts.datasets import Example
+from export.texts.datasets import Columns, Example
 from export.texts.sentences import TextSource, shaped_rows
 
 AVERAGE = "average.pt"
@@ -132,8 +137,8 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     Interrupted runs go on from their last checkpoint. Raises ModelError for a model that can't be loaded, DataError for
     data that doesn't fit, RecipeError where another recipe's checkpoints lie or where it diverges.
     """
-    data, task = recipe.data.read(), recipe.data.task
-    source = recipe.teacher.model
+    _check(recipe, folder)
+    data, source = recipe.data.read(), recipe.teacher.model
     if recipe.adaptation:
         source = str(_adapt(recipe, recipe.adaptation, folder.with_name(folder.name + ".adapted")))
     tokenizer = load_tokenizer(recipe.teacher.model)
@@ -144,7 +149,7 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
         given.network,
         source,
         num_labels=len(names),
-        problem_type=LEARNING[task].problem_type,
+        problem_type=LEARNING[recipe.data.task].problem_type,
         id2label=names,
         label2id={name: i for i, name in names.items()},
     )
@@ -168,6 +173,13 @@ def fine_tune(recipe: TeachRecipe, folder: Path) -> Path:
     return folder
 
 
+def _check(recipe: TeachRecipe, folder: Path) -> None:
+    """What can be refused before anything is read."""
+    check_no_student(recipe.teacher.model)
+    if (folder / RECIPE).exists():  # written last
+        raise OptionError(f"--out {folder}: a teacher lies there already; choose another, or remove it")
+
+
 def _tell(recipe: TeachRecipe, rows: int, trainer: Trainer, folder: Path) -> None:
     """What it was made by, and how good it is on dev: to people and beside it."""
     (folder / RECIPE).write_text(as_toml(recipe), encoding="utf-8")
@@ -182,6 +194,16 @@ def teacher_recipe(folder: str) -> str:
     """The recipe of a teacher that `fine_tune` made; of others, only where they come from."""
     file = Path(folder, RECIPE)
     return file.read_text(encoding="utf-8") if file.is_file() else tomli_w.dumps({"model": folder})
+
+
+def taught_columns(folder: str, **given: Any) -> Columns:
+    """Where the rows had their texts and labels that `fine_tune` made a teacher of, and of other models the usual
+    columns; but those that are given."""
+    columns, file = Columns(), Path(folder, RECIPE)
+    if file.is_file():
+        with suppress(ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError):  # `pretrain`'s, or somebody else's
+            columns = TeachRecipe.model_validate(tomllib.loads(file.read_text(encoding="utf-8"))).data.columns
+    return replace(columns, **{name: value for name, value in given.items() if value})
 
 
 def _adapt(recipe: TeachRecipe, adaptation: Adaptation, folder: Path) -> Path:

@@ -266,10 +266,10 @@ class _Run:
             standing.best, standing.best_step, standing.worse = metric, standing.step, 0
             if self.accelerator.is_main_process:
                 save_model(average, str(self.folder / "best.safetensors"))
-        console.log(
-            f"{self.stage.name}: step {standing.step} of {self.steps}, "
-            f"{'dev' if self.stage.judge is None else 'held out'} {metric:.4f}, best {standing.best:.4f}"
-        )
+        found = f"dev {metric:.4f}, best {standing.best:.4f}"
+        if self.stage.judge is not None:  # by minus a loss
+            found = f"held-out loss {-metric:.4f}, least {-standing.best:.4f}"
+        console.log(f"{self.stage.name}: step {standing.step} of {self.steps}, {found}")
         self._save()
 
     def _save(self) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from export.errors import ModelError, OptionError
+from export.errors import ModelError, OptionError, few
 from export.measuring.cascade import Answered
 from export.measuring.pair import name_of, teacher_columns
 from export.tasks.metrics import METRICS, Found, Labels, Logits, Targets, count_rows, decisions
@@ -48,6 +48,11 @@ class Report:
     def values(self) -> dict[str, float]:
         """All that was measured, by name."""
         return self.metrics | ({} if self.agreement is None else {AGREEMENT: self.agreement})
+
+    def beside(self, teacher: "Report") -> "Report":
+        """With the teacher's own metrics, where a task has nothing in which two could agree."""
+        theirs = {f"teacher's {name}": value for name, value in teacher.metrics.items()}
+        return replace(self, metrics=self.metrics | theirs)
 
     def __str__(self) -> str:
         """For people: a line."""
@@ -109,30 +114,36 @@ def evaluate_each(
     """The same of several data sets, one after the other."""
     opened = open_bundle(bundle, precision)
     manifest = opened.manifest
+    other = _of_the_same_task(manifest, teacher) if teacher else None
     if manifest.task is Task.EMBEDDING:
-        yield from (_likeness(opened, source, columns) for source in sources)
+        yield from (_likeness(opened, source, columns, other) for source in sources)
         return
     check_columns(manifest, columns)
-    other = _with_labels(manifest.labels, teacher) if teacher else None
     for source in sources:
         examples = held_out(source, names_of(manifest), columns)
         targets = targets_of(examples, manifest.task, len(manifest.labels))
         answered = _answer(opened, examples)
         beside = _answer(other, examples).asked(manifest.labels) if other else None
         found = report(manifest.task, answered.asked(manifest.labels), targets, beside, manifest.labels)
+        if beside is not None and found.agreement is None:
+            found = found.beside(report(manifest.task, beside, targets, None, manifest.labels))
         if manifest.task is Task.TAGGING:
             by_characters = answered.f1_by_characters([Tag.of(label) for label in manifest.labels])
             found = replace(found, metrics=found.metrics | {BY_CHARACTERS: by_characters})
         yield found
 
 
-def _likeness(bundle: OpenBundle, source: str, columns: Columns) -> Report:
-    """How well the cosine of two texts' vectors goes with people's judgement of their likeness."""
+def _likeness(bundle: OpenBundle, source: str, columns: Columns, teacher: OpenBundle | None) -> Report:
+    """How well the cosine of two texts' vectors goes with people's judgement of their likeness, and a teacher's."""
     if columns.pair is None:
         raise OptionError(f"--pair: {name_of(bundle.manifest)} makes vectors; name the column of the other text")
     examples = held_out(source, LIKENESS, columns)
-    cosines = likeness(predict(bundle, both_sides(examples)))
-    return report(Task.REGRESSION, cosines, targets_of(examples, Task.REGRESSION, 1))
+    targets = targets_of(examples, Task.REGRESSION, 1)
+    ours, *theirs = (
+        report(Task.REGRESSION, likeness(predict(each, both_sides(examples))), targets)
+        for each in ([bundle, teacher] if teacher else [bundle])
+    )
+    return ours.beside(*theirs) if theirs else ours
 
 
 def both_sides(examples: Sequence[Example]) -> list[Text]:
@@ -208,11 +219,13 @@ def answer_both(
     return Answered(predict(student, texts), predict(beside, texts)[:, order], labels)
 
 
-def _with_labels(labels: tuple[str, ...], folder: Path) -> OpenBundle:
+def _of_the_same_task(student: Manifest, folder: Path) -> OpenBundle:
     teacher = open_bundle(folder)
-    if teacher.manifest.labels != labels:
-        theirs = ", ".join(teacher.manifest.labels)
-        raise ModelError(f"teacher {folder} knows the labels {theirs}; the bundle's are {', '.join(labels)}")
+    if teacher.manifest.task is not student.task:
+        raise ModelError(f"teacher {folder} does {teacher.manifest.task}; {name_of(student)} does {student.task}")
+    if student.task is not Task.EMBEDDING and teacher.manifest.labels != student.labels:  # vectors may differ in width
+        theirs, ours = few(teacher.manifest.labels), few(student.labels)
+        raise ModelError(f"teacher {folder} knows the labels {theirs}; {name_of(student)} knows {ours}")
     return teacher
 
 

@@ -20,6 +20,11 @@ def gates_flops(shape: BertShape, tokens: float) -> float:
     return (1 + BACKWARD) * bert_flops(shape, tokens) - shape.layers * _maps_flops(shape, tokens)
 
 
+def lstm_flops(width: int, hidden: int, tokens: float) -> float:
+    """Of one forward pass of a BiLSTM layer, so many units a direction, over a row of so many vectors of this width."""
+    return 2 * (map_flops(width, 4 * hidden, tokens) + map_flops(hidden, 4 * hidden, tokens))
+
+
 def map_flops(width: int, other: int, tokens: float) -> float:
     """Of a linear map from one width to another, of so many tokens."""
     return 2 * tokens * width * other

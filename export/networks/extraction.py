@@ -69,8 +69,13 @@ def shape_of(model: nn.Module) -> BertShape:
     """Raises ModelError for a network of another make than BERT's, of which nothing can be cut out."""
     for name in model.state_dict():
         _axes(name)
-    config: Any = model.config
-    return BertShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
+    return sizes_of(model.config)
+
+
+def sizes_of(config: Any) -> BertShape:
+    """Of a transformer; those of some makes call their neurons otherwise."""
+    neurons = next(getattr(config, name) for name in ("intermediate_size", "hidden_dim") if hasattr(config, name))
+    return BertShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, neurons)
 
 
 def shaped(config: Any, shape: BertShape) -> Any:
@@ -92,17 +97,23 @@ def uniform_layers(teacher: int, student: int) -> tuple[int, ...]:
     return tuple(math.floor(number * teacher / student + 0.5) - 1 for number in range(1, student + 1))
 
 
+def check_part(whole: BertShape, shape: BertShape) -> None:
+    """Raises ModelError where an encoder has not as many units as are to be cut out of it."""
+    uniform_layers(whole.layers, shape.layers)
+    for what, asked, there in (
+        ("hidden dimensions", shape.hidden, whole.hidden),
+        ("heads", shape.heads, whole.heads),
+        ("neurons", shape.intermediate, whole.intermediate),
+    ):
+        if asked > there:
+            raise ModelError(f"student: {asked} {what} cannot be cut out of {there}; ask for fewer")
+
+
 def choose(counts: Importance, shape: BertShape) -> Kept:
     """The units that count most, in their old order. Raises ModelError where the larger encoder has not as many."""
     layers, heads, width = counts.queries.shape
     own = shape.hidden // shape.heads
-    for what, asked, there in (
-        ("hidden dimensions", shape.hidden, len(counts.hidden)),
-        ("heads", shape.heads, heads),
-        ("neurons", shape.intermediate, counts.neurons.shape[1]),
-    ):
-        if asked > there:
-            raise ModelError(f"student: {asked} {what} cannot be cut out of {there}; ask for fewer")
+    check_part(BertShape(layers, len(counts.hidden), heads, counts.neurons.shape[1]), shape)
     kept = uniform_layers(layers, shape.layers)
     chosen = [_most(counts.heads[layer], shape.heads) for layer in kept]
 

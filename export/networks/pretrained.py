@@ -133,6 +133,12 @@ def task_of(config: Any) -> Task:
     return Task.SINGLE_LABEL
 
 
+def knows_a_task(config: Any) -> bool:
+    """Was it fine-tuned as a classifier, a tagger or a reader?"""
+    heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    return any(name.endswith(heads) for name in config.architectures or ())
+
+
 def plain_tokenizer_json(tokenizer: PreTrainedTokenizerFast) -> str:
     """The tokenizer without padding and truncation, which each call of it leaves set.
 

@@ -3,7 +3,7 @@ own reader (`service.bundle`), all or nothing."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +79,7 @@ class Called:
     name: str
     version: int = 1
     role: Role = Role.TEACHER  # a transformer that was extracted from a larger one is a student
+    rename: Mapping[str, str] = field(default_factory=dict)  # what it calls a label -> what the bundle calls it
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ class Teacher:
         kind = _KINDS.get(task_of(load_config(source)), cls)
         model, found = load_network(kind.network, source, output_loading_info=True)
         if found["missing_keys"]:
-            raise ModelError(f"teacher {source}: is no fine-tuned classifier (it lacks {min(found['missing_keys'])})")
+            raise ModelError(
+                f"teacher {source}: is no fine-tuned classifier (it lacks {min(found['missing_keys'])}); `teach` makes "
+                "one of it, `adopt --pooling mean` publishes the vectors of texts that it makes"
+            )
         if max_tokens is None:
             max_tokens = readable(model.config, source)
         check_limit(model.config, source, max_tokens)

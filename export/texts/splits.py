@@ -38,6 +38,15 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     return tuple(examples[i] for i in sorted(learn)), tuple(examples[i] for i in sorted(select))
 
 
+def besides(learning: Examples, selecting: Examples) -> Examples:
+    """Those that learn, without texts that select. Raises DataError where none is left."""
+    known = {example.text for example in selecting}
+    found = tuple(example for example in learning if example.text not in known)
+    if not found:
+        raise DataError("data.train: each of its texts stands in data.dev too; select on other rows than you train on")
+    return found
+
+
 def _of_whole_texts(examples: Examples, count: int, seed: int) -> list[int]:
     """The places of so many questions or a few more, with all others about their texts; one text is left."""
     by_text: dict[str, list[int]] = defaultdict(list)

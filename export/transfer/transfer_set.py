@@ -146,21 +146,17 @@ class TransferSet:
 
 
 def collect(data: Dataset, recipe: Transfer, mask: str, seed: int) -> TransferTexts:
-    """The labelled texts, then augmented copies and unlabelled texts, none twice in its group; none of the dev split's.
+    """The labelled texts, then augmented copies and unlabelled texts, none twice in its group; of the dev split none.
 
-    Raises DataError when no labelled text is left, or none of a source of unlabelled ones.
+    Raises DataError where nothing is left of a source of unlabelled ones.
     """
-    dev = {example.text for example in data.dev}
-    labelled = [example for example in data.train if example.text not in dev]
-    if not labelled:
-        raise DataError("data.train: each of its texts stands in data.dev too; select on other rows than you train on")
-    train = tuple(example.text for example in labelled)
-    known = dev.union(train)
+    train = tuple(example.text for example in data.train)
+    known = {example.text for example in data.dev}.union(train)
     copies = augmented(train, recipe.augment, mask, np.random.default_rng(seed), named_tagger(recipe.augment.tagger))
     extra = [_new(copies, known), _new(data.unlabelled, known), *(_taken(source, known) for source in recipe.texts)]
     groups = (train, *filter(None, extra))
     unlabelled = sum(map(len, groups)) - len(train)
-    return TransferTexts(groups, (*(example.label for example in labelled), *([None] * unlabelled)))
+    return TransferTexts(groups, (*(example.label for example in data.train), *([None] * unlabelled)))
 
 
 def _new(texts: Iterable[Text], known: set[Text]) -> tuple[Text, ...]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from export.errors import DataError, ModelError, OptionError, RecipeError
 from export.learning.fine_tuning import fine_tune
 from export.measuring.evaluation import evaluate
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill
 from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.survey import Chosen, survey
@@ -47,7 +47,7 @@ def taught(shop: AskShop) -> Path:
 
 @pytest.fixture(scope="module")
 def adopted(shop: AskShop, taught: Path) -> Path:
-    return adopt(str(taught), Called("asks"), str(shop.dev), NAMED, shop.folder / "models", "a test")
+    return adopt(str(taught), Called("asks"), Judged(str(shop.dev), NAMED), shop.folder / "models", "a test")
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from export.teachers.hugging_face import PlainTeacher
 from export.teachers.opened import open_teacher
 from service.bundle.manifest import Precision, Task
 from service.bundle.runtime import open_bundle
+from service.bundle.store import read_manifest
 from service.bundle.tasks import unit
 from tests.toys.pairing_shop import COLUMNS, open_pair_shop
 from tests.toys.workshop import Shop, bilstm, command
@@ -100,6 +101,29 @@ def test_a_student_of_texts_begins_with_it(alpha: float, shop: Shop, taught: Pat
     result = {row.metric: row.value for row in bundle.manifest.results if row.what == "student, exact"}
     assert result["accuracy"] > 0.9
     assert bundle.manifest.lineage.recipe.count(str(made)) == 1
+
+
+def test_from_the_labels_alone_it_needs_no_teacher_that_knows_the_task(shop: Shop, made: Path, tmp_path: Path) -> None:
+    begins = STUDENT | {"begins": str(made), "max_tokens": 32}
+    wanted = shop.distill_recipe(shop.encoder, student=begins, objective={"alpha": 1.0}, transfer={})
+    manifest = read_manifest(distill(wanted, Places(tmp_path / "work", tmp_path / "models"), "a test"))
+    results = {(row.what, row.metric): row.value for row in manifest.results}
+    assert results["student, exact", "accuracy"] > 0.9
+    assert {what for what, _ in results} == {"student, torch", "student, exact", "student, fast"}
+    assert manifest.lineage.teacher is None
+    asked = wanted.model_copy(update={"objective": wanted.objective.model_copy(update={"alpha": 0.5})})
+    with pytest.raises(ModelError, match=r"is no fine-tuned classifier .* `teach` makes one of it"):
+        distill(asked, Places(tmp_path / "work", tmp_path / "others"), "a test")
+
+
+def test_it_is_no_teacher_and_a_transformer_is_no_such_encoder(shop: Shop, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a BiLSTM of `pretrain`; `distill` begins a student with it, as"):
+        fine_tune(shop.teach_recipe(teacher={"model": str(made)}), tmp_path / "taught")
+    wanted = shop.distill_recipe(
+        shop.encoder, student=STUDENT | {"begins": str(shop.encoder)}, objective={"alpha": 1.0}, transfer={}
+    )
+    with pytest.raises(ModelError, match=r"a transformer; write student\.architecture = 'transformer'"):
+        distill(wanted, Places(tmp_path / "work", tmp_path / "models"), "a test")
 
 
 def test_a_student_of_pairs_begins_with_it(tmp_path: Path) -> None:
@@ -262,7 +286,7 @@ def test_a_folder_that_is_not_whole_is_refused(spoil: str, tmp_path: Path, made:
         (tmp_path / file.name).write_bytes(file.read_bytes() if file.name != spoil else b"{")
     if spoil == "tokenizer.json":
         (tmp_path / spoil).unlink()
-    with pytest.raises(ModelError, match="no encoder of `python -m export pretrain`"):
+    with pytest.raises(ModelError, match="no whole encoder of `python -m export pretrain`"):
         load_encoder(str(tmp_path))
 
 

@@ -2,32 +2,36 @@
 
 import itertools
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from export.errors import DataError, OptionError, RecipeError
+from export.errors import DataError, ModelError, OptionError, RecipeError
 from export.recipe import DistillRecipe, TeachRecipe, read_recipe
 from export.starter import Wishes, start
-from export.survey import MOST_LABELS, Chosen, survey
+from export.survey import MOST_LABELS, Chosen, Survey, survey
+from export.teachers.labels import as_known
 from service.bundle.manifest import Task
 from tests.toys.workshop import Shop, command
 
 FILES = {
     "one label": (
         "a.csv",
-        "id,Review,Stars\n" + "1,a fine film,good\n2,so so and dull,bad\n" * 8,
+        "id,Review,Stars\n" + "1,a fine film§,good\n2,so so and dull§,bad\n" * 8,
         Chosen(label="Stars"),
     ),
-    "grades": ("g.csv", "text,label\n" + "a b,-1\nc,0\nd,1\n" * 5, Chosen()),
-    "floats": ("h.jsonl", '{"text": "a", "label": 0.0}\n{"text": "b", "label": 1.0}\n' * 8, Chosen()),
-    "several": ("b.tsv", "text\tlabels\n" + "a b\tx, y\nc d\ty\ne\t\nf\tx\ng\tx,z\nh\ty,z\n" * 4, Chosen()),
-    "lists": ("c.jsonl", '{"text": "a b", "labels": ["x", "y"]}\n{"text": "c", "labels": ["y"]}\n' * 5, Chosen()),
-    "numbers": ("d.tsv", "sentence1\tsentence2\tscore\n" + "a b\tc\t4.5\nd\te\t0.25\n" * 5, Chosen()),
-    "pairs": ("e.tsv", "premise\thypothesis\tlabel\n" + "a\tb\t0\nc\td\t1\ne\tf\t2\n" * 5, Chosen()),
-    "tags": ("f.conll", "Alice\tB-PER\nsleeps\tO\n\nin\tO\nNew\tB-LOC\nYork\tI-LOC\n\n" * 6, Chosen()),
+    "grades": ("g.csv", "text,label\n" + "a b§,-1\nc§,0\nd§,1\n" * 5, Chosen()),
+    "floats": ("h.jsonl", '{"text": "a§", "label": 0.0}\n{"text": "b§", "label": 1.0}\n' * 8, Chosen()),
+    "several": ("b.tsv", "text\tlabels\n" + "a b§\tx, y\nc d§\ty\ne§\t\nf§\tx\ng§\tx,z\nh§\ty,z\n" * 4, Chosen()),
+    "lists": ("c.jsonl", '{"text": "a b§", "labels": ["x", "y"]}\n{"text": "c§", "labels": ["y"]}\n' * 5, Chosen()),
+    "numbers": ("d.tsv", "sentence1\tsentence2\tscore\n" + "a b§\tc\t4.5\nd§\te\t0.25\n" * 5, Chosen()),
+    "pairs": ("e.tsv", "premise\thypothesis\tlabel\n" + "a§\tb\t0\nc§\td\t1\ne§\tf\t2\n" * 5, Chosen()),
+    "tags": ("f.conll", "Alice§\tB-PER\nsleeps\tO\n\nin§\tO\nNew\tB-LOC\nYork\tI-LOC\n\n" * 6, Chosen()),
 }
 FOUND = {
     "one label": (Task.SINGLE_LABEL, "Review", None, "Stars", ("bad", "good")),
@@ -43,7 +47,8 @@ FOUND = {
 
 def written(folder: Path, kind: str) -> str:
     name, content, _ = FILES[kind]
-    (folder / name).write_text(content)
+    each = itertools.count(1)
+    (folder / name).write_text(re.sub("§", lambda _: str(next(each)), content))  # no text twice
     return str(folder / name)
 
 
@@ -187,11 +192,73 @@ def test_labels_of_any_spelling_come_back_as_they_were(
     assert recipe.data.labels == seen.labels
 
 
+def labels_in(folder: Path, content: str, dev: str | None = None, **chosen: Any) -> Survey:
+    file = folder / "rows.tsv"
+    file.write_text(f"text\tlabel\n{content}")
+    if dev is not None:
+        (folder / "dev.tsv").write_text(f"text\tlabel\n{dev}")
+    return survey(str(file), Chosen(**chosen), None if dev is None else str(folder / "dev.tsv"))
+
+
+def test_lists_of_what_also_stands_alone_are_several_labels(tmp_path: Path) -> None:
+    found = labels_in(tmp_path, "a\twheat,grain\nb\tgrain\nc\tcorn,barley\nd\toats,rye\n")
+    assert (found.task, len(found.labels)) == (Task.MULTI_LABEL, 6)
+    found = labels_in(tmp_path, "a\tyes, of course\nb\tno, never\nc\tperhaps\n")
+    assert (found.task, len(found.labels)) == (Task.SINGLE_LABEL, 3)
+
+
+def test_labels_that_only_the_selecting_rows_have_are_known(tmp_path: Path) -> None:
+    found = labels_in(tmp_path, "a\tx\nb\tz\n", dev="c\ty\n")
+    assert (found.labels, found.counts) == (("x", "y", "z"), (1, 0, 1))
+    with pytest.raises(OptionError, match=r"--dev: .* has no column 'label'; there is text"):
+        (tmp_path / "dev.tsv").write_text("text\na\n")
+        survey(str(tmp_path / "rows.tsv"), Chosen(), str(tmp_path / "dev.tsv"))
+
+
+@pytest.mark.parametrize(
+    ("task", "problem"),
+    [(Task.REGRESSION, "has 'x', which is no number"), (Task.TAGGING, "has 'x'; tagging wants a tag for each word")],
+)
+def test_a_task_that_cannot_be_is_refused(tmp_path: Path, task: Task, problem: str) -> None:
+    with pytest.raises(OptionError, match=problem):
+        labels_in(tmp_path, "a\tx\nb\tz\n", task=task)
+
+
+def test_other_ways_to_write_a_table_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;label\na;x\nb;y\n")
+    with pytest.raises(OptionError, match=r"has one column, text;label; a .csv has commas between columns"):
+        survey(str(tmp_path / "a.csv"), Chosen())
+    seen = labels_in(tmp_path, '"he said ""no"""\tx\n"a quoted title"\ty\nshe said "no"\ty\n')
+    assert seen.quoted == 1
+    assert any("1 texts stand between quotes" in note for note in start(seen, Wishes("mine"), tmp_path).warnings)
+
+
+def test_a_fine_tuned_teacher_says_which_labels_there_are(tmp_path: Path, taught: Path) -> None:
+    """It knows negative and positive, in this order."""
+    seen = labels_in(tmp_path, "a\tpositive\nb\tnegative\nc\tpositive\n")
+    assert as_known(seen, str(taught), {}) == replace(seen, labels=("negative", "positive"), counts=(1, 2))
+    counted = labels_in(tmp_path, "a\t1\nb\t0\n")
+    assert as_known(counted, str(taught), {}).labels == ("negative", "positive")
+    other = labels_in(tmp_path, "a\tgood\nb\tbad\n")
+    with pytest.raises(ModelError, match=r"knows negative, positive, and not bad, good of .*: --rename negative=bad"):
+        as_known(other, str(taught), {})
+    renamed = {"negative": "bad", "positive": "good"}
+    known = as_known(other, str(taught), renamed)
+    assert known.labels == ("bad", "good")
+    (file,) = start(known, Wishes("mine", str(taught), fine_tuned=True, rename=renamed), tmp_path).files
+    assert read_recipe(DistillRecipe, file).teacher.rename == renamed
+    with pytest.raises(ModelError, match="knows no label 'neutral'"):
+        as_known(other, str(taught), {"neutral": "so so"})
+    with pytest.raises(ModelError, match=r"does single-label; .* has labels of regression"):
+        as_known(labels_in(tmp_path, "a\t0.5\nb\t1.25\n"), str(taught), {})
+
+
 def test_the_command_says_what_it_found_and_what_comes_next(shop: Shop, tmp_path: Path) -> None:
     done = command("init", shop.train, "--name", "films", "--teacher", shop.encoder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2, of" in done.stdout
     assert "next: python -m export teach films-teacher.toml --out runs/films-teacher" in done.stderr
+    assert "next: python -m export adopt runs/films-teacher --name films-teacher --dev TEST_FILE" in done.stderr
     again = command("init", shop.train, "--name", "films", cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "already there" in again.stderr

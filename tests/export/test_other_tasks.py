@@ -10,7 +10,7 @@ import pytest
 
 from export.learning.fine_tuning import fine_tune
 from export.measuring.evaluation import evaluate
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill
 from export.publishing.publish import Called
 from export.teachers.hugging_face import Teacher
 from export.texts.datasets import Columns
@@ -75,7 +75,7 @@ def made(request: pytest.FixtureRequest, shop: Shop, tmp_path_factory: pytest.Te
     taught = fine_tune(shop.teach_recipe(data=data, training=LONGER), folder / "teacher")
     places = Places(folder / "work", folder / "models")
     student = distill(shop.distill_recipe(taught, data=data, student=STUDENT), places, "a test")
-    adopted = adopt(str(taught), Called("toy-teacher"), str(files[1]), Columns(), places.models, "a test")
+    adopted = adopt(str(taught), Called("toy-teacher"), Judged(str(files[1]), Columns()), places.models, "a test")
     return Made(chore, files[1], taught, student, adopted)
 
 

@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     shop = open_pair_shop(tmp_path_factory.mktemp("pairs"))
     teacher = fine_tune(shop.teach_recipe(), shop.folder / "teacher")
     places = Places(shop.folder / "runs", shop.folder / "models")
-    options = ("--name", "pair-bert", "--dev", shop.dev, *NAMED, "--models", places.models)
+    options = ("--name", "pair-bert", "--dev", shop.dev, "--models", places.models)  # columns: as it was taught
     adopted = command("adopt", teacher, *options, cwd=shop.folder)
     assert adopted.returncode == 0, adopted.stderr
     served = places.models / "pair-bert" / "1"  # a bundle teaches as well

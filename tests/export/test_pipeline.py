@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from export.__main__ import app
-from export.errors import ModelError, RecipeError
+from export.errors import ModelError, OptionError, RecipeError
 from export.learning.fine_tuning import fine_tune
 from export.measuring.evaluation import evaluate
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill, load_teacher
 from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.tasks.metrics import accuracy
@@ -183,7 +183,7 @@ def test_a_version_that_is_there_is_refused_before_anything_is_done(
     with pytest.raises(BundleExists, match="choose the next version"):
         distill(distilled.recipe, elsewhere, "a test")
     with pytest.raises(BundleExists, match="choose the next version"):
-        adopt("nowhere", Called(adopted.parent.name), str(shop.dev), Columns(), elsewhere.models, "a test")
+        adopt("nowhere", Called(adopted.parent.name), Judged(str(shop.dev), Columns()), elsewhere.models, "a test")
     assert not elsewhere.work.exists()
     assert contents(distilled.places.models) == before
 
@@ -191,9 +191,47 @@ def test_a_version_that_is_there_is_refused_before_anything_is_done(
 @pytest.mark.parametrize("labels", [["positive", "negative"], ["negative", "positive", "mixed"]])
 def test_a_teacher_with_other_labels_is_refused(shop: Shop, taught: Path, tmp_path: Path, labels: list[str]) -> None:
     recipe = shop.distill_recipe(taught, data=shop.data | {"labels": labels})
-    with pytest.raises(ModelError, match=r"knows the labels negative, positive; data\.labels says"):
+    with pytest.raises(ModelError, match=r"data\.labels"):
         distill(recipe, Places(tmp_path, tmp_path), "a test")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_may_call_its_labels_otherwise(shop: Shop, taught: Path) -> None:
+    ours = {"data": shop.data | {"labels": ["bad", "good"]}}
+    model = {"model": str(taught), "max_tokens": 64}
+    renamed = model | {"rename": {"negative": "bad", "positive": "good"}}
+    load_teacher(DistillRecipe.model_validate(shop.distill_recipe(taught, **ours).model_dump() | {"teacher": renamed}))
+    with pytest.raises(ModelError, match=r'bad, good, which it does not know; .* teacher\.rename."negative" = "bad"'):
+        load_teacher(shop.distill_recipe(taught, **ours))
+    with pytest.raises(ModelError, match="in another order, negative, positive; write this order"):
+        load_teacher(shop.distill_recipe(taught, data=shop.data | {"labels": ["positive", "negative"]}))
+    twice = model | {"rename": {"negative": "positive"}}
+    with pytest.raises(ModelError, match=r"two labels of teacher .* would have one name"):
+        load_teacher(DistillRecipe.model_validate(shop.distill_recipe(taught).model_dump() | {"teacher": twice}))
+
+
+def test_a_teacher_is_not_written_over(shop: Shop, taught: Path) -> None:
+    with pytest.raises(OptionError, match=f"--out {taught}: a teacher lies there already"):
+        fine_tune(shop.teach_recipe(), taught)
+
+
+def test_what_is_adopted_is_measured_where_its_rows_have_labels(shop: Shop, taught: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.tsv"
+    other.write_text(shop.dev.read_text().replace("text\tlabel", "text\tmood", 1))
+    asked = ("adopt", taught, "--dev", other, "--models", tmp_path / "models")
+    refused = command(*asked, "--name", "a", "--label", "moood", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("no column 'moood'; there is text, mood")) == (2, 1)
+    done = command(*asked, "--name", "b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no column 'label', so the graph alone is measured" in " ".join(done.stderr.split())
+    other.write_text(re.sub(r"\t0$", "\tbad", other.read_text(), flags=re.M))
+    named = (*asked, "--label", "mood", "--name")
+    assert "unknown label 'bad'; the recipe knows negative, positive" in command(*named, "c", cwd=tmp_path).stderr
+    done = command(*named, "c", "--rename", "negative=bad", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "models/c/1")
+    assert manifest.labels == ("bad", "positive")
+    assert manifest.results
 
 
 def test_the_help_names_every_command(tmp_path: Path) -> None:
@@ -225,7 +263,7 @@ MENDABLE = {
     "no teacher": ("distill recipe.toml --set teacher.model=./none", "teacher ./none: "),
     "other labels": (
         'distill recipe.toml --set data.labels=["positive","negative"]',
-        "data.labels says positive, negative",
+        "has them in another order, negative, positive; write this order",
     ),
     "no classifier": ("adopt {encoder} --name x --dev {dev}", "is no fine-tuned classifier"),
     "a name that is none": ("adopt {encoder} --name X --dev {dev}", "name: 'X' can't name a bundle"),

@@ -49,7 +49,7 @@ def recipe(shop: Shop, **changes: Any) -> ExtractRecipe:
 
 
 def held_out_losses(text: str) -> list[float]:
-    return [-float(part.split()[0].rstrip(",")) for part in text.split("held out ")[1:]]
+    return [float(part.split()[0].rstrip(",")) for part in text.split("held-out loss ")[1:]]
 
 
 @pytest.mark.parametrize("by", ["importance", "chance", "nothing"])

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.errors import ModelError
-from export.saving import COST, Point, Run, read_run, saving, table
+from export.recipe import ExtractRecipe, as_toml, read_recipe
+from export.saving import COST, Point, Run, check_alike, read_run, saving, table
+from tests.running import ROOT
 from tests.toys.workshop import command
 
 RANDOM = Run("random", (Point(2, 0.9), Point(4, 0.5), Point(6, 0.4), Point(8, 0.45)))
@@ -18,9 +20,11 @@ WORSE = Run("worse", (Point(2, 0.9), Point(8, 0.41)))
 LOSSES = st.lists(st.floats(0.01, 1), min_size=1, max_size=8)
 
 
-def written(folder: Path, run: Run) -> Path:
+def written(folder: Path, run: Run, *changed: str) -> Path:
     place = folder / run.name
     place.mkdir()
+    recipe = read_recipe(ExtractRecipe, ROOT / "export/recipes/chen2021-minilm.toml", changed)
+    (place / "recipe.toml").write_text(as_toml(recipe))
     (place / COST).write_text(json.dumps({"total": 0, "curve": [point._asdict() for point in run.curve]}))
     return place
 
@@ -53,12 +57,22 @@ def test_the_table_has_both_ways_of_looking(tmp_path: Path) -> None:
 
 def test_the_command_reads_what_pretrain_wrote(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `report` draws")
-    first, second = written(tmp_path, RANDOM), written(tmp_path, EXTRACTED)
+    first, second = written(tmp_path, RANDOM, "extraction.by=nothing"), written(tmp_path, EXTRACTED)
     plot = tmp_path / "saving.svg"
     done = command("saving", first, second, "--plot", plot, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "| extracted | 7 | 0.2000 | 0.2000 | 38% |" in done.stdout
     assert plot.read_text().startswith("<?xml")
+
+
+def test_what_differs_in_more_than_its_beginning_is_not_compared(tmp_path: Path) -> None:
+    first = written(tmp_path, RANDOM, "extraction.by=nothing", "name=first")
+    check_alike(first, [written(tmp_path, EXTRACTED, "extraction.by=chance", "name=second")])
+    other = written(tmp_path, WORSE, "comparing.by=tinybert")
+    with pytest.raises(ModelError, match=f"{other}: has another comparing than {first}"):
+        check_alike(first, [other])
+    with pytest.raises(ModelError, match=f"{other}: began by importance; name one first that began with nothing"):
+        check_alike(other, [first])
 
 
 def test_a_folder_without_costs_is_refused(tmp_path: Path) -> None:

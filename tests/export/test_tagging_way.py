@@ -20,7 +20,7 @@ from export.learning.fine_tuning import fine_tune
 from export.networks.pooling import Pooled
 from export.networks.students import BiLSTMTagger
 from export.objectives.signals import Stacked, stretches
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill
 from export.publishing.publish import Called
 from export.recipe import DistillRecipe
 from export.sections import HiddenStates
@@ -66,7 +66,7 @@ def teacher(taught: Path) -> TaggingTeacher:
 
 @pytest.fixture(scope="module")
 def adopted(shop: TagShop, taught: Path) -> Path:
-    return adopt(str(taught), Called("toy-ner"), str(shop.dev), Columns(), shop.folder / "models", "a test")
+    return adopt(str(taught), Called("toy-ner"), Judged(str(shop.dev), Columns()), shop.folder / "models", "a test")
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +294,7 @@ def test_a_graph_that_is_there_already_is_adopted(shop: TagShop, taught: Path, a
     (folder / "model.safetensors").unlink()
     shutil.copy(adopted / "model.onnx", folder)
     manifest = read_manifest(
-        adopt(str(folder), Called("graph"), str(shop.dev), Columns(), tmp_path / "models", "a test")
+        adopt(str(folder), Called("graph"), Judged(str(shop.dev), Columns()), tmp_path / "models", "a test")
     )
     assert manifest.task is Task.TAGGING
     assert measured(manifest, "teacher, exact")["entity F1"] > 0.8

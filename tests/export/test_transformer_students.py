@@ -14,7 +14,7 @@ from export.errors import ModelError, RecipeError
 from export.learning.fine_tuning import fine_tune
 from export.networks.pretrained import load_tokenizer
 from export.networks.students import Transformer
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill
 from export.publishing.publish import Called
 from export.recipe import DistillRecipe, as_toml, read_recipe
 from export.texts.datasets import Columns
@@ -98,7 +98,7 @@ def test_a_model_without_token_types_gets_none(taught: Path) -> None:
 
 def test_a_fine_tuned_one_is_adopted_as_a_student(shop: Shop, taught: Path, tmp_path: Path) -> None:
     called = Called("small", role=Role.STUDENT)
-    manifest = read_manifest(adopt(str(taught), called, str(shop.dev), Columns(), tmp_path, "a test"))
+    manifest = read_manifest(adopt(str(taught), called, Judged(str(shop.dev), Columns()), tmp_path, "a test"))
     assert (manifest.role, manifest.inputs) == (Role.STUDENT, TRANSFORMER_INPUTS)
     done = command(
         "adopt", taught, "--name", "other", "--role", "student", "--dev", shop.dev, "--models", tmp_path, cwd=tmp_path

@@ -179,7 +179,7 @@ def test_what_cannot_be_scored_is_refused(toy_student: Path, distilled: Distille
     with pytest.raises(DataError, match="has no rows"):
         evaluate(toy_student, Precision.EXACT, str(path), Columns(), None)
     path.write_text("text\tlabel\ngood\t1\n")
-    with pytest.raises(ModelError, match="knows the labels negative, positive; the bundle's are bad"):
+    with pytest.raises(ModelError, match=r"knows the labels negative, positive; .* knows bad"):
         evaluate(toy_student, Precision.EXACT, str(path), Columns(), distilled.bundle)
     with pytest.raises(MissingFile):
         evaluate(tmp_path, Precision.EXACT, str(path), Columns(), None)

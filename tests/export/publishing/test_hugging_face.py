@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, Pipeline, PreTrainedTokenizerFast, pipeline
 
 from export.errors import DataError, ModelError
-from export.pipeline import Places, adopt, distill
+from export.pipeline import Judged, Places, adopt, distill
 from export.publishing.publish import Called
 from export.tasks.metrics import METRICS
 from export.texts.datasets import Columns
@@ -97,7 +97,7 @@ def adopted(problem: tuple[Problem, int, Task], folder: Path, tmp_path_factory: 
     dev = models.parent / f"{models.name}.tsv"
     cell = ",".join("1" * problem[1]) if problem[2] is Task.REGRESSION else "label 0"
     dev.write_text("text\tlabel\n" + "".join(f"{text or 'a'}\t{cell}\n" for text in SINGLE))
-    return adopt(str(folder), Called("toy"), str(dev), Columns(), models, "a test")
+    return adopt(str(folder), Called("toy"), Judged(str(dev), Columns()), models, "a test")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_a_student_is_not_made_of_a_teacher_of_another_task(shop: Shop, tmp_path
 def test_without_labels_only_the_graph_is_measured(tmp_path: Path) -> None:
     teacher, dev = save(tmp_path / "teacher", "regression", 1), tmp_path / "dev.txt"
     dev.write_text("good\na very dull film .\n")
-    folder = adopt(str(teacher), Called("toy"), str(dev), Columns(), tmp_path / "models", "a test")
+    folder = adopt(str(teacher), Called("toy"), Judged(str(dev), Columns()), tmp_path / "models", "a test")
     manifest = open_bundle(folder).manifest
     assert manifest.results == ()
     assert 0 < manifest.graphs[Precision.EXACT].parity < 1e-4
@@ -189,4 +189,4 @@ def test_a_graph_is_not_measured_on_nothing(tmp_path: Path) -> None:
     teacher, dev = save(tmp_path / "teacher", "regression", 1), tmp_path / "dev.txt"
     dev.write_text("")
     with pytest.raises(DataError, match="no rows"):
-        adopt(str(teacher), Called("toy"), str(dev), Columns(), tmp_path / "models", "a test")
+        adopt(str(teacher), Called("toy"), Judged(str(dev), Columns()), tmp_path / "models", "a test")

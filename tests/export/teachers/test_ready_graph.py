@@ -14,7 +14,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from export.errors import ModelError
 from export.graphs.to_onnx import teacher_graph
 from export.networks.pretrained import load_tokenizer
-from export.pipeline import adopt
+from export.pipeline import Judged, adopt
 from export.publishing.publish import Called
 from export.publishing.ready_graph import graph_file, read_ready_graph
 from export.teachers.hugging_face import Teacher
@@ -44,7 +44,7 @@ def folder(optimum: Path, tmp_path: Path) -> Path:
 
 
 def publish(folder: Path, shop: Shop, models: Path) -> Path:
-    return adopt(str(folder), Called("ready"), str(shop.dev), Columns(), models, "a test")
+    return adopt(str(folder), Called("ready"), Judged(str(shop.dev), Columns()), models, "a test")
 
 
 def test_the_graph_is_published_as_it_is_and_answers_as_torch_does(

@@ -68,11 +68,13 @@ def test_a_teacher_is_adapted_before_it_is_fine_tuned(shop: Shop, taught: Path, 
     words = [AutoModel.from_pretrained(folder).get_input_embeddings().weight for folder in (shop.encoder, adapted)]
     assert not torch.equal(*words)
     written = (adapted / "model.safetensors").stat().st_mtime_ns
-    fine_tune(recipe, tmp_path / "out")
+    shutil.rmtree(found)
+    fine_tune(recipe, found)
     assert (adapted / "model.safetensors").stat().st_mtime_ns == written  # adapted once
     other = shop.teach_recipe(adaptation=ADAPTATION | {"texts": texts, "mask": 0.3})
+    shutil.rmtree(found)
     with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe"):
-        fine_tune(other, tmp_path / "out")
+        fine_tune(other, found)
 
 
 def test_an_adaptation_to_other_texts_or_of_other_weights_is_another(shop: Shop, tmp_path: Path) -> None:
@@ -84,13 +86,13 @@ def test_an_adaptation_to_other_texts_or_of_other_weights_is_another(shop: Shop,
     with pytest.raises(DataError, match="no such file"):
         fine_tune(recipe, tmp_path / "out")
     texts.write_text("the film is good\nher voice was awful\n")  # what is mended is no other recipe
-    fine_tune(recipe, tmp_path / "out")
+    shutil.rmtree(fine_tune(recipe, tmp_path / "out"))
     before = texts.read_text()
     texts.write_text(before + "and one more\n")
     with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe or by other files"):
         fine_tune(recipe, tmp_path / "out")
     texts.write_text(before)
-    fine_tune(recipe, tmp_path / "out")
+    shutil.rmtree(fine_tune(recipe, tmp_path / "out"))
     weights = load_file(encoder / "model.safetensors")
     save_file({name: 2 * value for name, value in weights.items()}, encoder / "model.safetensors", {"format": "pt"})
     with pytest.raises(RecipeError, match=r"out\.adapted: left by another recipe or by other files"):

@@ -199,10 +199,17 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, empty: str) -> None:
 
 
 def test_both_splits_are_read(tmp_path: Path) -> None:
-    train, dev = (str(write(tmp_path / name, content(name))) for name in ("train.tsv", "dev.csv"))
-    data = Data(train=train, dev=dev, labels=LABELS).read()
-    assert (data.labels, data.train, data.dev) == (LABELS, ROWS, ROWS)
-    assert Data(train=(train, dev), dev=dev, labels=LABELS).read().train == (*ROWS, *ROWS)
+    train, more = (str(write(tmp_path / name, content(name))) for name in ("train.tsv", "more.csv"))
+    dev = str(write(tmp_path / "dev.tsv", f"text\tlabel\nanother film\tgood\n{ROWS[1].text}\tgood\n"))
+    data = Data(train=(train, more), dev=dev, labels=LABELS).read()
+    apart = tuple(row for row in ROWS if row.text != ROWS[1].text)  # what selects teaches nobody
+    assert (data.labels, data.train, len(data.dev)) == (LABELS, (*apart, *apart), 2)
+
+
+def test_what_selects_is_not_all_that_there_is(tmp_path: Path) -> None:
+    same = str(write(tmp_path / "same.tsv", content("same.tsv")))
+    with pytest.raises(DataError, match=r"data.train: each of its texts stands in data.dev too"):
+        Data(train=same, dev=same, labels=LABELS).read()
 
 
 def test_a_pair_is_two_columns(tmp_path: Path) -> None:

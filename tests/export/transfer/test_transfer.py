@@ -19,6 +19,7 @@ from export.sections import Augmentation, HiddenStates, Transfer
 from export.teachers.hugging_face import Teacher
 from export.texts.datasets import Dataset, Example
 from export.texts.sentences import TextSource
+from export.texts.splits import besides
 from export.texts.unlabelled import UNLABELLED
 from export.transfer.labelling import SHARD, label
 from export.transfer.transfer_set import Tokens, TransferSet, TransferTexts, collect, encode, length_batches
@@ -73,8 +74,8 @@ def test_labelled_texts_come_first_with_their_labels(texts: TextSource) -> None:
 
 
 def test_no_text_of_the_dev_split_is_learnt_from(texts: TextSource) -> None:
-    leaky = Dataset(DATA.labels, (DEV[1], *TRAIN, DEV[2]), DEV)
-    found = collect(leaky, Transfer(augment=BOTH, texts=(texts,)), MASK, seed=0)
+    leaky = besides((DEV[1], *TRAIN, DEV[2]), DEV)
+    found = collect(Dataset(DATA.labels, leaky, DEV), Transfer(augment=BOTH, texts=(texts,)), MASK, seed=0)
     assert not {example.text for example in DEV} & set(found.texts)
     assert list(found.labels[: len(TRAIN)]) == [example.label for example in TRAIN]
 
@@ -109,7 +110,7 @@ def test_without_augmentation_and_texts_only_the_labelled_ones_are_left() -> Non
 
 def test_a_train_split_that_is_the_dev_split_is_refused() -> None:
     with pytest.raises(DataError, match=r"each of its texts stands in data\.dev too"):
-        collect(Dataset(DATA.labels, DEV, DEV), Transfer(), MASK, seed=0)
+        besides(DEV, DEV)
 
 
 def test_the_same_seed_collects_the_same_texts() -> None:
