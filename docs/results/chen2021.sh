@@ -9,7 +9,7 @@ DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON
 RUNS=${RUNS:-runs} SHAPE=${SHAPE:-3x192x6x768} WHAT=$1
 SEEDS=("${@:2}")
 [ ${#SEEDS[@]} -gt 0 ] || SEEDS=(1 2 3)
-OBJECTIVES=(${OBJECTIVES:-minilm tinybert}) BEGINNINGS=(nothing chance importance) TASKS=(sst2 sick stsb emotion)
+OBJECTIVES=(${OBJECTIVES:-minilm tinybert}) BEGINNINGS=(nothing chance importance) TASKS=(${TASKS:-sst2 sick stsb emotion})
 
 encoders() { # each objective from random weights, from a random extract (ETD-Rand) and from an important one (ETD-Impt)
   local texts='texts=[{source="", sentences=true, min_words=5, max_words=64, documents=12000}, {source="", sentences=true, min_words=5, max_words=64, documents=2500}]'
@@ -51,7 +51,7 @@ tasks() { # each encoder fine-tuned like any BERT, and published as a small stud
         for beginning in "${BEGINNINGS[@]}"; do
           local name=$task-$objective-$beginning
           [ -e "$RUNS/etd/models/$name/$seed" ] && continue
-          "$PYTHON" -m export teach "${of[@]}" --out "$RUNS/etd/$name-$seed" --set "seed=$seed" \
+          [ -e "$RUNS/etd/$name-$seed/recipe.toml" ] || "$PYTHON" -m export teach "${of[@]}" --out "$RUNS/etd/$name-$seed" --set "seed=$seed" \
             --set "teacher.model=$RUNS/etd/$objective-$beginning" --set training.learning_rate=3e-4
           "$PYTHON" -m export adopt "$RUNS/etd/$name-$seed" --role student --name "$name" --version "$seed" \
             --dev "$folder/dev.tsv.gz" "${columns[@]}" --models "$RUNS/etd/models"
