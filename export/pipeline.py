@@ -63,11 +63,11 @@ def distill(recipe: DistillRecipe, places: Places, command: str, cluster: Cluste
     place = free_place(places.models, recipe.name, recipe.version)
     data = recipe.data.read()
     teacher = load_teacher(recipe)
-    hidden_to_learn(recipe, teacher)  # or it is said at once why not
+    hidden = hidden_to_learn(recipe, teacher)
     texts = collect(data, recipe.transfer, teacher.tokenizer.mask_token or "", recipe.seed)
     # Before the teacher is asked, which takes long: what a student can't begin with is said at once.
     student, vocabulary = untrained(recipe.student, recipe.data, teacher, texts.strings, recipe.seed)
-    signals = _asked(recipe, teacher, texts, places.work / "logits", cluster)
+    signals = _asked(recipe, teacher, texts, hidden, places.work / "logits", cluster)
     encoder = student_encoder(recipe, vocabulary)
     transfer = encode(encoder, texts, signals, recipe.data, vocabulary.pad_id)
     dev = encode_dev(encoder, data, recipe.data, vocabulary.pad_id)
@@ -87,14 +87,19 @@ class Judged(NamedTuple):
 
 
 def _asked(
-    recipe: DistillRecipe, teacher: AnyTeacher, texts: TransferTexts, cache: Path, cluster: Cluster | None
+    recipe: DistillRecipe,
+    teacher: AnyTeacher,
+    texts: TransferTexts,
+    hidden: HiddenStates | None,
+    cache: Path,
+    cluster: Cluster | None,
 ) -> Signals:
     """What the teacher says of all texts; nothing, where nothing of it is learnt."""
     if recipe.learns_labels_alone:
         return Signals(np.zeros((len(texts.labels), len(recipe.data.labels)), dtype=np.float32))
     opener = partial(open_teacher, recipe.teacher.anywhere, recipe.data.form.texts)
     elsewhere = None if cluster is None else Elsewhere(cluster, opener)
-    return label(teacher, texts.groups, hidden_to_learn(recipe, teacher), cache, elsewhere)
+    return label(teacher, texts.groups, hidden, cache, elsewhere)
 
 
 def adopt(folder: str, called: Called, judged: Judged, models: Path, command: str) -> Path:

@@ -92,7 +92,7 @@ def _made(wishes: Wishes) -> str:
 def _warnings(seen: Survey, wishes: Wishes) -> tuple[str, ...]:
     rare = [name for name, count in zip(seen.labels, seen.counts, strict=False) if count < FEW]
     warnings = []
-    if seen.quoted:
+    if seen.quoted and ".tsv" in Path(seen.source).suffixes:
         warnings.append(
             f"{seen.quoted:,} texts stand between quotes and have doubled ones within: a .tsv is read as it stands, so "
             "write it without quotes, or with commas as .csv"

@@ -3,7 +3,7 @@
 #   docs/results/chen2021.sh encoders | curves | tasks [SEED…] | score [SEED…]
 # DATA holds wiki_en/paragraphs.tsv.gz and imdb/unsup.tsv.gz (column text), sst2/{train,dev}, sick/{train,dev,test},
 # stsb/{train,dev,test} and tweeteval_emotion/{train,dev,test} (.tsv.gz: text, text2 of pairs, label); TEACHER is
-# all-MiniLM-L6-v2. Dev selects. `score` opens the test splits: once, when all is chosen.
+# all-MiniLM-L6-v2. OBJECTIVES and TASKS may name some. Dev selects. `score` opens the test splits: once, when all is chosen.
 set -euo pipefail
 DATA=${DATA:-data} TEACHER=${TEACHER:-teachers/all-MiniLM-L6-v2} PYTHON=${PYTHON:-.venv-dev/bin/python}
 RUNS=${RUNS:-runs} SHAPE=${SHAPE:-3x192x6x768} WHAT=$1

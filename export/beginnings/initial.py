@@ -1,8 +1,9 @@
 """A student before it learns: its words, and its network with the embeddings or the encoder that it takes over."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from export.beginnings import inherit
 from export.beginnings.encoders import SavedEncoder, load_encoder
 from export.beginnings.vocabulary import Vocabulary, vocabulary_of
 from export.data import Data
-from export.errors import RecipeError
+from export.errors import ModelError, RecipeError
 from export.networks.compute import bert_flops, lstm_flops
-from export.networks.extraction import sizes_of
+from export.networks.extraction import shape_of
 from export.networks.pretrained import check_limit, load_network, load_tokenizer
 from export.networks.students import STUDENTS, Form, Recurrent, Shape, Transformer, TransformerReader, count_parameters
 from export.progress import console
@@ -109,19 +110,20 @@ def new_student(
 
 def _tell(student: Recurrent | Transformer, words: str) -> None:
     """Before it learns: what it is, and what it will cost."""
-    size = count_parameters(student)
-    console.log(
-        f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {words}; "
-        f"{_flops(student, TOLD) / 1e6:,.1f} million floating-point operations for a text of {TOLD} tokens"
-    )
+    size, flops = count_parameters(student), _flops(student, TOLD)
+    cost = f"; {flops / 1e6:,.1f} million floating-point operations for a text of {TOLD} tokens" if flops else ""
+    console.log(f"student: {size.total:,} weights, {size.without_embeddings:,} without embeddings; {words}{cost}")
 
 
-def _flops(student: Recurrent | Transformer, tokens: int) -> float:
-    """Without the head, which is small beside it."""
+def _flops(student: Recurrent | Transformer, tokens: int) -> float | None:
+    """Without the head, which is small beside it; None of a transformer of another make than BERT's."""
     if isinstance(student, Recurrent):
         shape = student.shape
         return lstm_flops(shape.channels * shape.embedding, shape.hidden, tokens)
-    return bert_flops(sizes_of(student.model.config), tokens)
+    encoder: Any = student.model.base_model
+    with suppress(ModelError):
+        return bert_flops(shape_of(encoder), tokens)
+    return None
 
 
 def _table(wanted: Student, vocabulary: Vocabulary, teacher: Embedded, rng: np.random.Generator) -> inherit.Table:

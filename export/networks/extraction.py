@@ -69,13 +69,8 @@ def shape_of(model: nn.Module) -> BertShape:
     """Raises ModelError for a network of another make than BERT's, of which nothing can be cut out."""
     for name in model.state_dict():
         _axes(name)
-    return sizes_of(model.config)
-
-
-def sizes_of(config: Any) -> BertShape:
-    """Of a transformer; those of some makes call their neurons otherwise."""
-    neurons = next(getattr(config, name) for name in ("intermediate_size", "hidden_dim") if hasattr(config, name))
-    return BertShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, neurons)
+    config: Any = model.config
+    return BertShape(config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.intermediate_size)
 
 
 def shaped(config: Any, shape: BertShape) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from export.beginnings.encoders import is_encoder, load_encoder
 from export.data import Sources, listed, read_all
-from export.errors import DataError
+from export.errors import DataError, OptionError
 from export.graphs.student_graphs import student_graph
 from export.graphs.to_onnx import encoder_graph, fast_graph
 from export.learning.fine_tuning import teacher_recipe
@@ -42,6 +42,8 @@ def adopt_vectors(
 
     Raises ModelError, DataError, BundleExists.
     """
+    if called.rename:
+        raise OptionError("--rename: a vector's dimensions have no names; leave it out")
     free_place(models, called.name, called.version)
     texts, targets = _judged(dev, columns) if columns.pair else (_texts(dev, columns.text), None)
     if not texts:

@@ -26,6 +26,8 @@ def known(model: str) -> Known:
         manifest = read_manifest(Path(model))
         return Known(manifest.task, manifest.labels)
     config = load_config(model)
+    if not knows_a_task(config):
+        raise ModelError(f"--fine-tuned {model}: is no fine-tuned classifier; --teacher names an encoder to fine-tune")
     return Known(task_of(config), labels_of(config))
 
 

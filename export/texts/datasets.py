@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from export.errors import DataError
+from export.errors import DataError, few
 from export.texts.answers import Answers, read_answers
 from export.texts.records import CONLL, Record, read_records
 from export.texts.tags import BadTag, Spelling, Words, tagged
@@ -147,7 +147,7 @@ def _several_labels(cells: Cells, names: Names) -> Label:
 def _place(name: object, names: Names) -> int:
     found = _index(names.labels).get(str(name))
     if found is None:
-        raise ValueError(f"unknown label {name!r}; the recipe knows {', '.join(names.labels)}")
+        raise ValueError(f"unknown label {name!r}; the recipe knows {few(names.labels)}")
     return found
 
 

@@ -140,7 +140,7 @@ class Rows:
         own = found if isinstance(found, Fault) else self._cells(found)
         if isinstance(own, Fault):
             return own
-        if problem := self._no_character(own, spelt=self._kind == JSON and "\\u" in found):  # type: ignore[operator]
+        if problem := self._no_character(own, spelt=self._kind == JSON and isinstance(found, str) and "\\u" in found):
             return Fault(problem)
         return (str(own[0]) if self._columns.pair is None else (str(own[0]), str(own[1]))), own
 

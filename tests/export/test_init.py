@@ -233,7 +233,7 @@ def test_other_ways_to_write_a_table_are_said(tmp_path: Path) -> None:
     assert any("1 texts stand between quotes" in note for note in start(seen, Wishes("mine"), tmp_path).warnings)
 
 
-def test_a_fine_tuned_teacher_says_which_labels_there_are(tmp_path: Path, taught: Path) -> None:
+def test_a_fine_tuned_teacher_says_which_labels_there_are(shop: Shop, taught: Path, tmp_path: Path) -> None:
     """It knows negative and positive, in this order."""
     seen = labels_in(tmp_path, "a\tpositive\nb\tnegative\nc\tpositive\n")
     assert as_known(seen, str(taught), {}) == replace(seen, labels=("negative", "positive"), counts=(1, 2))
@@ -247,6 +247,8 @@ def test_a_fine_tuned_teacher_says_which_labels_there_are(tmp_path: Path, taught
     assert known.labels == ("bad", "good")
     (file,) = start(known, Wishes("mine", str(taught), fine_tuned=True, rename=renamed), tmp_path).files
     assert read_recipe(DistillRecipe, file).teacher.rename == renamed
+    with pytest.raises(ModelError, match="is no fine-tuned classifier; --teacher names an encoder"):
+        as_known(seen, str(shop.encoder), {})
     with pytest.raises(ModelError, match="knows no label 'neutral'"):
         as_known(other, str(taught), {"neutral": "so so"})
     with pytest.raises(ModelError, match=r"does single-label; .* has labels of regression"):

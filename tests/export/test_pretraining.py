@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, PreTrained
 from export.errors import DataError, ModelError, RecipeError
 from export.learning.fine_tuning import fine_tune
 from export.methods import chen2021
-from export.networks.compute import bert_flops, relation_flops
+from export.networks.compute import bert_flops, lstm_flops, relation_flops
 from export.networks.extraction import shape_of
 from export.networks.importance import LOSSES, importance
 from export.networks.inside import Watched
@@ -216,3 +216,10 @@ def test_a_watched_encoder_tells_what_it_multiplies(shop: Shop) -> None:
     assert torch.equal(found.keys[0], own.key(states[1]))
     assert torch.equal(found.values[0], own.value(states[1]))
     assert not own.query._forward_hooks
+
+
+@pytest.mark.parametrize("tokens", [7, 12])
+def test_a_bilstm_costs_a_product_and_a_sum_for_each_weight_and_token(tokens: int) -> None:
+    lstm = torch.nn.LSTM(10, 6, bidirectional=True)
+    weights = sum(value.numel() for name, value in lstm.named_parameters() if name.startswith("weight"))
+    assert lstm_flops(10, 6, tokens) == 2 * tokens * weights
